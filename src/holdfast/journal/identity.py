@@ -1,0 +1,71 @@
+"""Who this file is: its node id, and how a copy of it notices that it is one.
+
+Two files with one node id would write equal stamps, so a copied file (another device or inode) takes a new id.
+A copy of a hold in use may lack what was in its `-wal`: that is refused, since it looks whole and is not.
+"""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from holdfast import clock
+from holdfast.errors import CorruptError
+
+if TYPE_CHECKING:
+    from holdfast.journal.journal import Journal
+
+
+def fingerprint(path: str) -> str:
+    """What tells this file from a copy of it: machine, device and inode."""
+    if path == ":memory:":
+        return path
+    found = os.stat(path)
+    return f"{_machine()}:{found.st_dev}:{found.st_ino}"
+
+
+def _machine() -> str:
+    try:
+        return Path("/etc/machine-id").read_text().strip()
+    except OSError:
+        return os.uname().nodename
+
+
+def adopt_identity(journal: "Journal") -> int:
+    """The number of our node in this file; a new node for a new file or a copy. Under the gate."""
+    database = journal.database
+    mine = fingerprint(journal.path)
+    stored = dict(database.rows("SELECT key, value FROM meta WHERE key IN ('fingerprint', 'node', 'open')"))
+    if stored.get("fingerprint") == mine:
+        if not stored.get("open"):
+            database.run("INSERT OR REPLACE INTO meta(key, value) VALUES('open', 1)")
+        return int(stored["node"])
+    if stored.get("open") and not database.had_wal:
+        raise CorruptError(
+            f"{journal.path!r} is a copy of a hold that was in use: its newest changes were in the '-wal' file "
+            "beside the original and are missing here. Make copies with hold.backup(path) or `holdfast backup`; "
+            "to use this copy all the same, run `holdfast check --adopt` on it"
+        )
+    return _become_new_node(journal, mine)
+
+
+def _become_new_node(journal: "Journal", mine: str) -> int:
+    database = journal.database
+    if database.value("SELECT 1 FROM batch"):
+        journal.here = int(database.value("SELECT value FROM meta WHERE key='node'") or 0)
+        journal._load()
+        journal.folder.fold_all()  # its unfolded batches were written by the old node
+        journal.reload()
+    database.begin()
+    database.run("INSERT INTO node(uid) VALUES(?)", (clock.new_node(),))
+    node = int(database.value("SELECT max(id) FROM node"))
+    database.many(
+        "INSERT OR REPLACE INTO meta(key, value) VALUES(?,?)",
+        [("fingerprint", mine), ("node", node), ("open", 1)],
+    )
+    database.commit()
+    return node
+
+
+def mark_closed(journal: "Journal") -> None:
+    """The last process leaves in order: from here on a plain copy of the file is whole."""
+    journal.database.run("INSERT OR REPLACE INTO meta(key, value) VALUES('open', 0)")

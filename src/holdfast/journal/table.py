@@ -1,0 +1,305 @@
+"""The newest stored state of one structure: its rows, and over them the batches that are not folded yet.
+
+`over` says which unfolded batch has the newest version of a key, in the order in which keys arrived; `cold` holds
+that version's stored value (None for a deletion), or does not yet, if the batch was written before this process
+looked. All of it is changed only under the journal's lock.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from holdfast.codec import Stored, key_to_db
+from holdfast.journal import merge
+from holdfast.journal.merge import Row
+
+if TYPE_CHECKING:
+    from holdfast.journal.journal import Journal
+
+ID_BITS = 40  # entry.id = structure << 40 | order of arrival: the rows of one structure are one range
+LOCAL, EPHEMERAL = 1, 2  # flags of an entry: never leaves this file; not kept across a restart
+_MISSING: Any = object()
+
+
+class Part(NamedTuple):
+    """What one batch changes in one structure. Keys as Python has them; deletions come first."""
+
+    table: "Table"
+    keys: list[Any]
+    values: list[Any]  # stored values; for structures merged by fields, packed delta rows
+    gone: list[Any]
+    renewed: list[Any]  # keys among `keys` that move to the end
+    meta: dict[str, Any]  # "stamps": a (stamp, node) for each key, where they came from elsewhere; "flags"
+
+
+class Structure(Protocol):
+    """What a structure that is open does for its table."""
+
+    def _collect(self, every: bool) -> Part | None: ...
+    def _keep(self, part: Part) -> None: ...
+    def _after_fork(self) -> None: ...
+    def _foreign(self, keys: Iterable[Any]) -> None: ...
+    def _forget(self) -> None: ...
+    def _enter(self, transaction: Any) -> None: ...
+    def _leave(self) -> None: ...
+    def _undo(self, keys: Iterable[Any]) -> None: ...
+    def _close(self) -> None: ...
+    def _is_dirty(self) -> bool: ...
+
+
+class Table:
+    """A structure whose entries are whole values: the last writer of a key wins."""
+
+    def __init__(self, journal: "Journal", identity: int, name: str, kind: str, options: dict[str, Any]) -> None:
+        self.journal = journal
+        self.id = identity
+        self.name = name
+        self.kind = kind
+        self.options = options
+        self.structure: Structure | None = None
+        self.first_id = identity << ID_BITS
+        self.end_id = (identity + 1) << ID_BITS
+        self.default_flags = (LOCAL if options.get("local") is True else 0) | (
+            EPHEMERAL if options.get("ephemeral") is True else 0
+        )
+        self.forget()
+
+    def forget(self) -> None:
+        """Know nothing beyond the rows; the journal loads the unfolded batches again."""
+        self.over: dict[Any, int] = {}
+        self.cold: dict[Any, Stored | None] = {}
+        self.renewed: set[Any] = set()  # deleted or moved since the last fold: the old row goes
+        self.stamped: dict[Any, tuple[int, int]] = {}  # versions that came from elsewhere
+        self.flags: dict[Any, int] = {}
+        self.present: dict[Any, bool] = {}  # keys looked for among the rows
+        self.row_count: int | None = None
+
+    # -- reading ----------------------------------------------------------------------------------------------
+
+    def text(self, key: Any) -> Stored | None:
+        """The newest stored value, or None where there is none."""
+        found = self.cold.get(key, _MISSING)
+        if found is not _MISSING:
+            return found  # type: ignore[no-any-return]
+        if key in self.over:
+            return self._text_of_batch(key)
+        return self.row_value(key)
+
+    def row_value(self, key: Any) -> Stored | None:
+        return self.journal.database.value(  # type: ignore[no-any-return]
+            "SELECT value FROM entry WHERE structure=? AND key=?",
+            (self.id, key if key.__class__ is str and key.isascii() else key_to_db(key)),
+        )
+
+    def _text_of_batch(self, key: Any) -> Stored | None:
+        if not self.journal.load_values(self.over[key]):
+            self.journal.reload()  # another process folded that batch meanwhile
+            return self.text(key)
+        return self.cold[key]
+
+    def has(self, key: Any) -> bool:
+        """Whether the key is stored, without reading its value where that can be helped."""
+        found = self.cold.get(key, _MISSING)
+        if found is not _MISSING:
+            return found is not None
+        return key in self.over or self.has_row(key)
+
+    def has_row(self, key: Any) -> bool:
+        found = self.present.get(key)
+        if found is None:
+            found = bool(
+                self.journal.database.value(
+                    "SELECT 1 FROM entry WHERE structure=? AND key=? AND value IS NOT NULL",
+                    (self.id, key_to_db(key)),
+                )
+            )
+            if key in self.over:
+                self.present[key] = found
+        return found
+
+    def forget_counts(self) -> None:
+        self.present.clear()
+        self.row_count = None
+
+    def count_rows(self) -> int:
+        """How many rows are alive (unfolded batches not counted)."""
+        self.journal.check_rows_version()
+        if self.row_count is None:
+            self.row_count = self.journal.database.value(
+                "SELECT count(value) FROM entry WHERE id>=? AND id<?", (self.first_id, self.end_id)
+            )
+        return self.row_count or 0
+
+    def count(self) -> int:
+        """How many keys are stored."""
+        unknown = [key for key in self.over if key not in self.present]
+        if len(unknown) > max(500, self.count_rows() // 20):
+            rows = self.journal.database.rows(
+                "SELECT key FROM entry WHERE id>=? AND id<? AND value IS NOT NULL", (self.first_id, self.end_id)
+            )
+            stored = set(map(self.journal.key_of, rows))
+            self.present.update((key, key in stored) for key in unknown)
+        changed = sum(self.is_live(key) - self.has_row(key) for key in self.over)
+        return self.count_rows() + changed
+
+    def is_live(self, key: Any) -> bool:
+        return self.cold.get(key, "") is not None
+
+    def stamp_of(self, key: Any) -> tuple[int, int]:
+        """(stamp, node) of an unfolded key."""
+        return self.stamped.get(key) or self.journal.stamps[self.over[key]]
+
+    def flags_of(self, key: Any) -> int:
+        found = self.flags.get(key)
+        if found is None:
+            found = self.journal.database.value(
+                "SELECT flags FROM entry WHERE structure=? AND key=?", (self.id, key_to_db(key))
+            )
+        return self.default_flags if found is None else found
+
+    def row(self, key: Any) -> Row | None:
+        """The newest version as the algebra of merging sees it; None if the key was never here."""
+        if key in self.over:
+            text = self.text(key)
+            stamp, node = self.stamp_of(key)
+        else:
+            found = self.journal.database.rows(
+                "SELECT value, stamp, node FROM entry WHERE structure=? AND key=?", (self.id, key_to_db(key))
+            )
+            if not found:
+                return None
+            text, stamp, node = found[0]
+        return Row("value", (stamp, self.journal.uid_of(node)), text is not None, text)
+
+    # -- taking in a batch ------------------------------------------------------------------------------------
+
+    def absorb(self, seq: int, part: Part) -> None:
+        """Take in what a batch says, now that it is in the file."""
+        for key in part.gone:
+            self.over.pop(key, None)
+            self.over[key] = seq
+            self.cold[key] = None
+            self.renewed.add(key)
+        for key in part.renewed:
+            self.over.pop(key, None)
+            self.renewed.add(key)
+        self.over.update(dict.fromkeys(part.keys, seq))
+        self._absorb_values(part)
+        if self.stamped:
+            for key in (*part.gone, *part.keys):
+                self.stamped.pop(key, None)
+        stamps = part.meta.get("stamps")
+        if stamps:
+            self.stamped.update(zip((*part.gone, *part.keys), map(tuple, stamps), strict=True))
+        flags = part.meta.get("flags")
+        if flags:
+            self.flags.update(zip(part.keys, flags, strict=True))
+
+    def _absorb_values(self, part: Part) -> None:
+        self.cold.update(zip(part.keys, part.values, strict=True))
+
+    def absorb_keys(self, seq: int, keys: Sequence[Any], gone: Sequence[Any], renewed: Sequence[Any]) -> None:
+        """Take in which keys a batch changes; the values are read when they are wanted."""
+        for key in (*gone, *renewed):
+            self.over.pop(key, None)
+            self.over[key] = seq
+            self.renewed.add(key)
+        for key in gone:
+            self.cold[key] = None
+        self.over.update(dict.fromkeys(keys, seq))
+        if self.cold:
+            for key in keys:
+                self.cold.pop(key, None)
+
+    # -- for the fold -----------------------------------------------------------------------------------------
+
+    def folded_columns(self, key: Any) -> tuple[Any, int, int, bytes | None, int]:
+        """value, stamp, node, inner, seq of an unfolded key as they go into its row."""
+        text = self.text(key)
+        stamp, node = self.stamp_of(key)
+        return text, stamp, node, None, self.over[key]
+
+    def settle(self, upto: int, keys: Iterable[Any]) -> None:
+        """The batches up to `upto` are folded: what they said is in the rows now."""
+        over = self.over
+        for key in keys:
+            if over.get(key, upto + 1) <= upto:
+                del over[key]
+                self.cold.pop(key, None)
+                self.stamped.pop(key, None)
+        self.renewed = {key for key in self.renewed if key in over}
+        self.flags.clear()
+        self.forget_counts()
+
+
+class FieldsTable(Table):
+    """A structure whose entries merge field by field; a batch holds delta rows, joined in any order."""
+
+    def forget(self) -> None:
+        super().forget()
+        self.deltas: dict[Any, list[bytes]] = {}  # not joined yet
+        self.rows: dict[Any, Row] = {}  # the newest version of unfolded keys
+
+    def row(self, key: Any) -> Row | None:
+        row = self.rows.get(key)
+        if row is None:
+            row = self._folded_row(key)
+        pending = self.deltas.pop(key, ())
+        for delta in pending:
+            change = merge.unpack(delta)
+            row = change if row is None else merge.join(row, change)
+        if row is not None and key in self.over:
+            self.rows[key] = row
+        return row
+
+    def _folded_row(self, key: Any) -> Row | None:
+        found = self.journal.database.rows(
+            "SELECT value, stamp, node, inner FROM entry WHERE structure=? AND key=?", (self.id, key_to_db(key))
+        )
+        if not found:
+            return None
+        text, stamp, node, inner = found[0]
+        epoch = (stamp, self.journal.uid_of(node))
+        if inner is None:
+            return Row("value", epoch, text is not None, text)
+        return merge.reassemble(self.journal.decode(text), epoch, text is not None, inner, self.journal.encode)
+
+    def text(self, key: Any) -> Stored | None:
+        if key not in self.over:
+            return self.row_value(key)
+        found = self.cold.get(key, _MISSING)
+        if found is _MISSING:
+            found = self.cold[key] = self._text_of(self.row(key))
+        return found  # type: ignore[no-any-return]
+
+    def _text_of(self, row: Row | None) -> Stored | None:
+        if row is None or not row.alive:
+            return None
+        if row.kind == "value":
+            return row.body  # type: ignore[no-any-return]
+        return self.journal.encode(merge.value(row, self.journal.decode))
+
+    def is_live(self, key: Any) -> bool:
+        return self.text(key) is not None
+
+    def has(self, key: Any) -> bool:
+        return self.text(key) is not None if key in self.over else self.has_row(key)
+
+    def _absorb_values(self, part: Part) -> None:
+        for key, delta in zip(part.keys, part.values, strict=True):
+            self.deltas.setdefault(key, []).append(delta)
+            self.cold.pop(key, None)
+
+    def folded_columns(self, key: Any) -> tuple[Any, int, int, bytes | None, int]:
+        text = self.text(key)
+        row = self.row(key)
+        assert row is not None
+        stamp, uid = row.epoch
+        inner = merge.stamps(row) if row.kind != "value" else None
+        return text, stamp, self.journal.node_of(uid), inner, self.over[key]
+
+    def settle(self, upto: int, keys: Iterable[Any]) -> None:
+        keys = list(keys)
+        for key in keys:
+            if self.over.get(key, upto + 1) <= upto:
+                self.rows.pop(key, None)
+        super().settle(upto, keys)

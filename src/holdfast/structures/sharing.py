@@ -1,0 +1,303 @@
+"""The classes that a Dict switches to where a plain change in memory would not do.
+
+    SharedDict        every change is in the file, and seen by all processes, when the call returns
+    DictInTransaction while a transaction is open: inside, changes wait for the commit; outside, readers see what
+                      is stored and writers wait
+    ReadOnlyDict      every change is refused
+    ClosedDict        everything is refused
+
+Switching the class keeps the plain one free of tests: it pays nothing for what it does not do.
+"""
+
+import operator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import get_ident
+from typing import Any
+
+from holdfast.codec import SCALARS, plain_key
+from holdfast.errors import ClosedError, ConflictError, InvalidError, ReadOnlyError
+from holdfast.journal.table import FieldsTable, Part
+from holdfast.journal.transaction import Transaction, current
+from holdfast.structures.dictionary import STATES, Dict
+from holdfast.structures.tracked import LOOSE, NODES, loosen, track
+
+
+class SharedDict(Dict):
+    """A Dict of a hold that is opened with shared=True."""
+
+    __slots__ = ()
+
+    def __getitem__(self, key: Any) -> Any:
+        if self._words[0] != self._journal.seen:
+            self._journal.refresh()
+        try:
+            return self._hot[key]
+        except KeyError:
+            return self._load(key)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        if key.__class__ is not str:
+            key = plain_key(key)
+        journal = self._journal
+        if journal.is_writing():
+            self._assign(key, value)
+            return
+        if isinstance(self._table, FieldsTable):
+            self._atomic_change((key,), lambda: self._assign(key, value))
+            return
+        text = self._text_of(key, value)
+        with journal.writing():
+            renewed = [key] if self._was_deleted(key) else []
+            journal.append([Part(self._table, [key], [text], [], renewed, {})])
+            self._set_hot(key, value)
+            journal.folder.fold_if_due()
+
+    def __delitem__(self, key: Any) -> None:
+        self._atomic_change((key,), lambda: self._delete(key))
+
+    def _text_of(self, key: Any, value: Any) -> Any:
+        try:
+            return self._dumps(value)
+        except InvalidError as error:
+            raise InvalidError(f"{self.name}[{key!r}] was not changed: {error}") from None
+
+    def _set_hot(self, key: Any, value: Any) -> None:
+        hot = self._hot
+        if key in hot and hot[key].__class__ in NODES:
+            loosen(hot[key])
+        if value.__class__ in SCALARS:
+            hot[key] = value
+        elif key in hot:
+            del hot[key]
+
+    def __contains__(self, key: object) -> bool:
+        self._see()
+        return super().__contains__(key)
+
+    def __len__(self) -> int:
+        self._see()
+        return super().__len__()
+
+    def _scan(self, values: bool) -> Iterator[tuple[Any, Any]]:
+        self._see()
+        return super()._scan(values)
+
+    def _page(self, rows: list[Any], added: set[Any], values: bool) -> Iterator[tuple[Any, Any]]:
+        self._see()
+        return super()._page(rows, added, values)
+
+    def _see(self) -> None:
+        if self._words[0] != self._journal.seen:
+            self._journal.refresh()
+
+    def _due(self) -> None:
+        self._arm(self._limit)
+
+    def _count_change(self) -> None:
+        """Nothing waits in memory, so there is nothing to count."""
+
+    @contextmanager
+    def _atomically(self) -> Iterator[None]:
+        """One transaction of its own, or part of the step that this runs in."""
+        if self._journal.is_writing():
+            yield
+            return
+        with Transaction(self._journal):
+            yield
+
+    def _change(self, node: Any, change: Callable[[], Any]) -> Any:
+        key = node._key
+
+        def checked() -> Any:
+            if node._owner is LOOSE:
+                raise ConflictError(
+                    f"what this refers to in {self.name}[{key!r}] was replaced or removed by another process: "
+                    "read it again"
+                )
+            result = change()
+            self._dirty[key] = None
+            return result
+
+        return self._atomic_change((key,), checked)
+
+    def _atomic_change(self, keys: tuple[Any, ...], change: Callable[[], Any]) -> Any:
+        """Run a change of one key (or of the whole structure) as one step, seen by all when it returns."""
+        journal = self._journal
+        if journal.is_writing():
+            return change()
+        if not keys:
+            with self._atomically():
+                return change()
+        with journal.writing():
+            journal.writer = get_ident()
+            try:
+                result = change()
+                part = self._collect(every=True)
+                if part is not None:
+                    journal.append([part])
+            except BaseException:
+                self._undo([plain_key(keys[0])])
+                raise
+            finally:
+                journal.writer = None
+            journal.folder.fold_if_due()
+            return result
+
+
+class DictInTransaction(Dict):
+    """A Dict while somebody in this process has a transaction open."""
+
+    __slots__ = ()
+
+    def _inside(self) -> Transaction | None:
+        return current(self._journal)
+
+    def __getitem__(self, key: Any) -> Any:
+        transaction = self._inside()
+        if transaction is None:
+            hidden = self._hidden(key)
+            if hidden is not None:
+                return self._as_stored(key)
+        try:
+            return self._hot[key]
+        except KeyError:
+            return self._load(key)
+
+    def _hidden(self, key: Any) -> Transaction | None:
+        """The transaction that changes this key, seen from outside."""
+        active = self._journal.transaction
+        return active if active is not None and key in active.touched.get(self, ()) else None
+
+    def _as_stored(self, key: Any) -> Any:
+        text = self._table.text(plain_key(key))
+        if text is None:
+            raise self._no_key(key)
+        value = self._loads(text)
+        return track(value, LOOSE, key) if self._serializer.tracked else value
+
+    def __contains__(self, key: object) -> bool:
+        if self._inside() is None and self._hidden(key) is not None:
+            return self._table.has(plain_key(key))
+        return super().__contains__(key)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        transaction = self._inside()
+        if transaction is None:
+            self._wait_and(lambda: operator.setitem(self, key, value))
+            return
+        transaction.touch(self, key if key.__class__ is str else plain_key(key))
+        self._assign(key, value)
+
+    def __delitem__(self, key: Any) -> None:
+        if self._inside() is None:
+            self._wait_and(lambda: operator.delitem(self, key))
+        else:
+            self._delete(key)
+
+    def _wait_and(self, change: Callable[[], Any]) -> Any:
+        """Another context has the transaction: wait for its end, then change as usual."""
+        with self._journal.writing():
+            pass
+        return change()
+
+    def _count_change(self) -> None:
+        """The commit writes everything."""
+
+    def _due(self) -> None:
+        self._arm(self._limit)
+
+    def _touch(self, key: Any) -> None:
+        transaction = self._inside()
+        if transaction is not None:
+            transaction.touch(self, key)
+
+    @contextmanager
+    def _atomically(self) -> Iterator[None]:
+        if self._inside() is None:
+            with self._journal.writing():
+                yield
+        else:
+            yield
+
+    def _change(self, node: Any, change: Callable[[], Any]) -> Any:
+        transaction = self._inside()
+        if transaction is None:
+            with self._journal.writing():
+                pass
+            return node._owner._change(node, change) if node._owner._careful else _plain_change(node, change)
+        key = node._key
+        transaction.touch(self, key)
+        result = change()
+        self._dirty[key] = None
+        return result
+
+    def _atomic_change(self, keys: tuple[Any, ...], change: Callable[[], Any]) -> Any:
+        if self._inside() is None:
+            return self._wait_and(lambda: self._atomic_change(keys, change))
+        return change()
+
+
+def _plain_change(node: Any, change: Callable[[], Any]) -> Any:
+    result = change()
+    node._owner._dirty[node._key] = None
+    return result
+
+
+class ReadOnlyDict(Dict):
+    """A Dict of a hold that is opened with readonly=True; sees what others write."""
+
+    __slots__ = ()
+
+    def __getitem__(self, key: Any) -> Any:
+        if self._words[0] != self._journal.seen:
+            self._journal.refresh()
+        return super().__getitem__(key)
+
+    def _refuse(self) -> ReadOnlyError:
+        return ReadOnlyError(
+            f"{self.name!r} can't be changed: {self._journal.path!r} is open read-only; open it without readonly=True"
+        )
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        raise self._refuse()
+
+    def __delitem__(self, key: Any) -> None:
+        raise self._refuse()
+
+    @contextmanager
+    def _atomically(self) -> Iterator[None]:
+        raise self._refuse()
+        yield
+
+    def _change(self, node: Any, change: Callable[[], Any]) -> Any:
+        raise self._refuse()
+
+    def _atomic_change(self, keys: tuple[Any, ...], change: Callable[[], Any]) -> Any:
+        raise self._refuse()
+
+
+class ClosedDict(Dict):
+    """A Dict whose hold was closed."""
+
+    __slots__ = ()
+
+    def _refuse(self, *args: Any, **keywords: Any) -> Any:
+        raise ClosedError(
+            f"{self._table.name!r} is closed, because its hold {self._journal.path!r} is: open it again with holdfast.open()"
+        )
+
+    __getitem__ = __setitem__ = __delitem__ = __contains__ = __len__ = __iter__ = _refuse
+    _scan = _atomically = _change = _atomic_change = _due = _load = sync = mark = revert = _refuse
+    resume = sync_key = __bool__ = __reversed__ = _refuse
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        return self._refuse()
+
+    def __repr__(self) -> str:
+        return f"<holdfast.Dict {self._table.name!r}, closed>"
+
+
+STATES.update(
+    shared=SharedDict, transaction=DictInTransaction, readonly=ReadOnlyDict, closed=ClosedDict
+)
