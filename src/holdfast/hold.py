@@ -19,6 +19,8 @@ from holdfast.structures.dictionary import Dict
 from holdfast.structures.tracker import Tracker
 
 Durability = Literal["normal", "full", "write"]
+Options = dict[str, Any]  # inside Hold, `dict` is its method
+Names = dict[str, str]
 _DURABILITIES = ("normal", "full", "write")
 
 
@@ -153,7 +155,7 @@ class Hold:
         return self._opened.journal
 
     @property
-    def _options(self) -> dict[str, Any]:
+    def _options(self) -> Options:
         assert self._opened is not None
         return self._opened.options
 
@@ -206,11 +208,11 @@ class Hold:
 
     def tracker(self, name: str, *, max_tries: int = 0) -> Tracker:
         """The task tracker of that name, made if missing. `max_tries`: attempts a task gets; 0 is no limit."""
-        tracker = self._structure(Tracker, name, "tracker", dict(Tracker.OPTIONS))
+        tracker = self._structure(Tracker, name, "tracker", {**Tracker.OPTIONS})
         tracker.max_tries = max_tries
         return tracker
 
-    def _structure(self, face: Any, name: str, kind: str, wanted: dict[str, Any]) -> Any:
+    def _structure(self, face: Any, name: str, kind: str, wanted: Options) -> Any:
         if not isinstance(name, str) or not name:
             raise InvalidError(f"{name!r} can't be the name of a structure: it must be a string that is not empty")
         journal = self._journal
@@ -238,7 +240,7 @@ class Hold:
             TIMER.ensure_running(journal)
             return found
 
-    def structures(self) -> dict[str, str]:
+    def structures(self) -> Names:
         """The names of all structures, each with its kind."""
         return {table.name: table.kind for table in self._journal.all_tables()}
 
@@ -353,7 +355,7 @@ class Hold:
         return f"<holdfast.Hold {self._path!r}, {state}>"
 
 
-def _reopen(path: str, options: dict[str, Any]) -> Hold:
+def _reopen(path: str, options: Options) -> Hold:
     return open(path, **options)
 
 
@@ -365,7 +367,7 @@ def _marks(given: bool | Iterable[str]) -> bool | list[str] | None:
     return sorted(given)
 
 
-def _refuse_contradictions(name: str, options: dict[str, Any], chosen: codec.Serializer) -> None:
+def _refuse_contradictions(name: str, options: Options, chosen: codec.Serializer) -> None:
     if options["merge"] not in ("value", "fields"):
         raise InvalidError(f"merge={options['merge']!r} is neither 'value' nor 'fields'")
     if options["merge"] == "fields" and not chosen.tracked:

@@ -413,7 +413,7 @@ class Journal:
 
     def undo(self, transaction: Transaction) -> None:
         with self.lock:
-            for structure, keys in transaction.touched.items():
+            for structure, keys in transaction.touched.values():
                 structure._undo(keys)
             transaction.touched.clear()
 

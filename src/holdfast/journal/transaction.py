@@ -32,17 +32,22 @@ class Transaction:
         self.wait_seconds = wait_seconds
         self.outer: Transaction | None = None
         self.thread = threading.get_ident()
-        self.touched: dict[Structure, set[Any]] = {}
+        self.touched: dict[int, tuple[Structure, set[Any]]] = {}  # by the id of the table
         self.orphaned = False  # begun by the parent process, before a fork
         self._joined = False
         self._token: Token[Transaction | None] | None = None
 
     def touch(self, structure: "Structure", key: Any) -> None:
         """Note that this transaction changes a key, so that it can be undone and hidden from others."""
-        keys = self.touched.get(structure)
-        if keys is None:
-            keys = self.touched[structure] = set()
-        keys.add(key)
+        touched = self.touched.get(structure._table.id)
+        if touched is None:
+            touched = self.touched[structure._table.id] = (structure, set())
+        touched[1].add(key)
+
+    def touches(self, structure: "Structure", key: Any) -> bool:
+        """Whether this transaction changes a key."""
+        touched = self.touched.get(structure._table.id)
+        return touched is not None and key in touched[1]
 
     def start(self) -> None:
         """Take the gate. May wait."""

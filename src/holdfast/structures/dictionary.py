@@ -14,7 +14,7 @@ must not come apart stand together without a call in between (see tracked.py).
 from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, MutableMapping, ValuesView
 from contextlib import contextmanager
 from itertools import repeat
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from holdfast.codec import SCALARS, Serializer, key_from_db, plain_key
 from holdfast.errors import InvalidError, MissingError
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 PAGE = 256  # rows that one step of an iteration reads
 HOT_BYTES_A_VALUE = 200  # what a hot value takes beside its text …
 HOT_BYTES_A_CHARACTER = 7  # … and per character of it, as measured on small nested records
+Keys = set[Any]  # inside the class, `set` is the property
 _MISSING: Any = object()
 
 
@@ -77,6 +78,7 @@ class Dict(MutableMapping[Any, Any]):
         "_words",
     )
     __hash__ = None  # type: ignore[assignment]
+    _states: ClassVar[dict[str, type]]  # which class it has in which state; see sharing.py
 
     def __init__(
         self, journal: "Journal", table: Table, serializer: Serializer, sync_changes: int, cache_bytes: int
@@ -282,7 +284,7 @@ class Dict(MutableMapping[Any, Any]):
             raise self._no_key(key)
         self._journal.sync()
 
-    def dirty(self) -> set[Any]:
+    def dirty(self) -> Keys:
         """The keys whose newest value is not in the file yet (deleted ones among them); a copy."""
         return {*self._dirty, *self._gone}
 
@@ -428,7 +430,7 @@ class Dict(MutableMapping[Any, Any]):
 
     def _become(self, state: str) -> None:
         self._careful = state != "plain"
-        self.__class__ = STATES[state]  # type: ignore[assignment]
+        self.__class__ = self._states[state]  # type: ignore[assignment]
 
     # -- what the journal says --------------------------------------------------------------------------------
 
@@ -668,7 +670,7 @@ class Dict(MutableMapping[Any, Any]):
         """All pairs in order, and those that are added meanwhile. Fills no cache."""
         table = self._table
         last = table.first_id
-        added: set[Any] = set()
+        added: Keys = set()
         while True:
             last = yield from self._scan_rows(last, added, values)
             batch = self._not_in_rows(added, last)
@@ -686,7 +688,7 @@ class Dict(MutableMapping[Any, Any]):
             )
         )
 
-    def _not_in_rows(self, added: set[Any], last: int) -> list[Any]:
+    def _not_in_rows(self, added: Keys, last: int) -> list[Any]:
         """Keys that are newer than the rows, in the order in which they came."""
         table = self._table
         with self._journal.lock:
@@ -707,7 +709,7 @@ class Dict(MutableMapping[Any, Any]):
             ]
         return list(dict.fromkeys([*stored, *unsynced]))
 
-    def _scan_rows(self, last: int, added: set[Any], values: bool) -> Any:
+    def _scan_rows(self, last: int, added: Keys, values: bool) -> Any:
         table, database = self._table, self._journal.database
         columns = "id, key, value" if values else "id, key, NULL"
         query = f"SELECT {columns} FROM entry WHERE id>=? AND id<? AND value IS NOT NULL ORDER BY id LIMIT {PAGE}"
@@ -718,7 +720,7 @@ class Dict(MutableMapping[Any, Any]):
             yield from self._page(rows, added, values)
             last = rows[-1][0] + 1
 
-    def _page(self, rows: list[Any], added: set[Any], values: bool) -> Iterator[tuple[Any, Any]]:
+    def _page(self, rows: list[Any], added: Keys, values: bool) -> Iterator[tuple[Any, Any]]:
         table = self._table
         clean = not (table.over or self._dirty or self._gone or added)
         if not values:
@@ -749,7 +751,7 @@ class Dict(MutableMapping[Any, Any]):
             self._pages.remove(page)
             self._keep_held(page)
 
-    def _is_current(self, key: Any, added: set[Any]) -> bool:
+    def _is_current(self, key: Any, added: Keys) -> bool:
         """Whether a row says where its key stands in the order: not if it was deleted or moved since."""
         if key in added or key in self._gone or key in self._moved:
             return False
@@ -790,10 +792,6 @@ class Dict(MutableMapping[Any, Any]):
             f"<table><caption>{escape(self.name)}: {len(self)} entries</caption>"
             f"<tr><th>key</th><th>value</th></tr>{''.join(rows)}</table>"
         )
-
-
-# Which class a Dict has in which state; sharing.py adds its own.
-STATES: dict[str, type[Dict]] = {"plain": Dict}
 
 
 class _Values(ValuesView[Any]):

@@ -19,7 +19,7 @@ from holdfast.codec import SCALARS, plain_key
 from holdfast.errors import ClosedError, ConflictError, InvalidError, ReadOnlyError
 from holdfast.journal.table import FieldsTable, Part
 from holdfast.journal.transaction import Transaction, current
-from holdfast.structures.dictionary import STATES, Dict
+from holdfast.structures.dictionary import Dict
 from holdfast.structures.tracked import LOOSE, NODES, loosen, track
 
 
@@ -167,7 +167,7 @@ class DictInTransaction(Dict):
     def _hidden(self, key: Any) -> Transaction | None:
         """The transaction that changes this key, seen from outside."""
         active = self._journal.transaction
-        return active if active is not None and key in active.touched.get(self, ()) else None
+        return active if active is not None and active.touches(self, key) else None
 
     def _as_stored(self, key: Any) -> Any:
         text = self._table.text(plain_key(key))
@@ -298,6 +298,21 @@ class ClosedDict(Dict):
         return f"<holdfast.Dict {self._table.name!r}, closed>"
 
 
-STATES.update(
-    shared=SharedDict, transaction=DictInTransaction, readonly=ReadOnlyDict, closed=ClosedDict
-)
+_STATES: dict[str, type[Dict]] = {
+    "shared": SharedDict,
+    "transaction": DictInTransaction,
+    "readonly": ReadOnlyDict,
+    "closed": ClosedDict,
+}
+
+
+def states_of(face: type[Dict]) -> dict[str, type]:
+    """The classes that an instance of `face` switches between."""
+    switched = {
+        state: kind if face is Dict else type(f"{face.__name__}_{state}", (kind, face), {"__slots__": ()})
+        for state, kind in _STATES.items()
+    }
+    return {"plain": face, **switched}
+
+
+Dict._states = states_of(Dict)
