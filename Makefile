@@ -13,6 +13,7 @@ SYNC = $(VENV)/bin/uv sync --quiet --frozen --inexact --python $(VENV)/bin/pytho
 
 export UV_PROJECT_ENVIRONMENT := $(VENV)
 export UV_PYTHON_DOWNLOADS := never
+export UV_SYSTEM_CERTS ?= 1
 unexport VIRTUAL_ENV UV_PYTHON
 
 .PHONY: help demo test check lint types format soak bench clean

@@ -52,7 +52,7 @@ def main() -> int:
         print(f"{group} …", file=sys.stderr, flush=True)
         try:
             table = run(group, QUICK if given.quick else FULL)
-        except Exception:  # one group that fails must not cost the figures of the others
+        except Exception:  # noqa: BLE001 - one group that fails must not cost the figures of the others
             traceback.print_exc()
             failed.append(group)
             continue

@@ -173,7 +173,7 @@ def run(scale: Scale, room: Path) -> Table:
         "Hot: values already in memory",
         rows,
         [
-            f"{scale.hot_keys:,} keys, {scale.hot_passes} passes a round, {scale.rounds * 3} rounds; the loop is included.",
+            f"{scale.hot_keys:,} keys, {scale.hot_passes} passes a round, {scale.rounds * 3} rounds; the loop counts.",
             "Raw stores decode at each read, by msgspec (diskcache: its own pickle).",
         ],
     )

@@ -29,7 +29,7 @@ def _serve(pipe: Connection, factory: Any, arguments: tuple[Any, ...]) -> None:
             pipe.send((True, getattr(contestant, step)(*given)))
     except (EOFError, KeyboardInterrupt):
         return
-    except Exception:  # whatever it is: shown to the person by the process that asked
+    except Exception:  # noqa: BLE001 - whatever it is: shown to the person by the process that asked
         pipe.send((False, traceback.format_exc()))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.harness import OURS, Bar, Row, Table, absolute
 from benchmarks.lane import Lane, memory_bytes
-from benchmarks.peers import Apsw, Holdfast, installed
+from benchmarks.peers import Apsw, Holdfast, Store, imported, installed
 from benchmarks.scale import Scale, name, record
 
 KEY_BYTES = 40
@@ -40,8 +40,8 @@ class Filler:
 
 
 class AllReader:
-    def __init__(self, module: str) -> None:
-        __import__(module)
+    def __init__(self, store: type[Store]) -> None:
+        imported(store)
 
     def hold(self, path: str, count: int, cache_bytes: int) -> float:
         before = memory_bytes()
@@ -68,7 +68,7 @@ def run(scale: Scale, room: Path) -> Table:
         figures: dict[str, float | None] = {}
         if installed(Apsw):
             Lane(Filler, Apsw, f"{room}/apsw-{count}", count).close()
-            with Lane(AllReader, "apsw") as lane:
+            with Lane(AllReader, Apsw) as lane:
                 figures["apsw"] = lane.call("raw", f"{room}/apsw-{count}", count) / 1e6
         path = f"{room}/{count}.hold"
         if installed(Holdfast):
@@ -77,7 +77,7 @@ def run(scale: Scale, room: Path) -> Table:
             bar = Bar((cache_bytes + KEY_BYTES * count + CONSTANT_BYTES) / 1e6, "MB")
             ours = None
             if installed(Holdfast):
-                with Lane(AllReader, "holdfast") as lane:
+                with Lane(AllReader, Holdfast) as lane:
                     ours = lane.call("hold", path, count, cache_bytes) / 1e6
                 curves.setdefault(kind, []).append(ours)
             title = f"all of {count:,} entries read, cache_bytes={cache_bytes:,} ({kind})"

@@ -12,7 +12,7 @@ from typing import Any
 
 from benchmarks.harness import OURS, Bar, Rounds, Table, absolute
 from benchmarks.lane import Lane, die, memory_bytes
-from benchmarks.peers import Apsw, Holdfast, Store, present
+from benchmarks.peers import Apsw, Holdfast, Store, imported, present
 from benchmarks.scale import SYNC_EVERY, Scale, drawn, name, record, records
 
 
@@ -44,7 +44,7 @@ class Opener:
 
     def __init__(self, store: type[Store]) -> None:
         self._make = store
-        __import__(store.module)
+        imported(store)
 
     def open(self, path: str, key: str | None) -> dict[str, float]:
         before, start = memory_bytes(), time.perf_counter()

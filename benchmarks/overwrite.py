@@ -11,8 +11,10 @@ from typing import Any
 
 from benchmarks.harness import OURS, Bar, Rounds, Table, absolute, timed
 from benchmarks.lane import Lane
-from benchmarks.peers import Apsw, Holdfast, codec, present
+from benchmarks.peers import Apsw, Holdfast, Plain, codec, present
 from benchmarks.scale import SYNC_EVERY, Scale, drawn, name, record, records
+
+Chosen = list[tuple[str, int]]  # key and number of each entry to overwrite
 
 
 class Overwriter:
@@ -20,6 +22,7 @@ class Overwriter:
 
     def __init__(self, path: str, keys: int) -> None:
         self._keys = keys
+        self._names = [name(n) for n in range(keys)]
         self.store = self.make(path)
         self.store.load(records(keys))
         self.store.settle()
@@ -27,20 +30,25 @@ class Overwriter:
     def make(self, path: str) -> Any:
         raise NotImplementedError
 
-    def loop(self, chosen: list[int], salt: int) -> None:
+    def loop(self, chosen: Chosen, salt: int) -> None:
         """The loop itself, as a user would write it."""
         raise NotImplementedError
 
-    def paused(self, chosen: list[int], salt: int) -> float:
+    def paused(self, chosen: Chosen, salt: int) -> float:
         """The same loop with a clock around each call; seconds of the longest."""
         return 0.0
 
+    def _chosen(self, seed: int) -> Chosen:
+        """The overwrites of a round, keys made beforehand: what they cost is not the store's."""
+        names = self._names
+        return [(names[n], n) for n in drawn(self._keys, self._keys, seed)]
+
     def round(self, number: int) -> dict[str, float]:
-        spent = timed(self.loop, drawn(self._keys, self._keys, number), number * self._keys)
+        spent = timed(self.loop, self._chosen(number), number * self._keys)
         return {"wall": spent.wall / self._keys, "cpu": spent.cpu / self._keys}
 
     def pause(self, number: int) -> dict[str, float]:
-        return {"pause": self.paused(drawn(self._keys, self._keys, -number - 1), (number + 1) * 10**7)}
+        return {"pause": self.paused(self._chosen(-number - 1), (number + 1) * 10**7)}
 
     def close(self) -> None:
         self.store.close()
@@ -48,20 +56,12 @@ class Overwriter:
 
 class OverwriteDict(Overwriter):
     def make(self, path: str) -> Any:
-        class Table(dict[str, Any]):
-            def load(self, items: list[tuple[str, Any]]) -> None:
-                self.plain: dict[str, Any] = dict(items)
+        return Plain(path)
 
-            def settle(self) -> None: ...
-
-            def close(self) -> None: ...
-
-        return Table()
-
-    def loop(self, chosen: list[int], salt: int) -> None:
-        table = self.store.plain
-        for done, n in enumerate(chosen):
-            table[name(n)] = record(n, salt + done)
+    def loop(self, chosen: Chosen, salt: int) -> None:
+        table = self.store.dict
+        for done, (key, n) in enumerate(chosen):
+            table[key] = record(n, salt + done)
             if done % SYNC_EVERY == SYNC_EVERY - 1:
                 pass  # a dict has nothing to sync
 
@@ -70,18 +70,18 @@ class OverwriteHold(Overwriter):
     def make(self, path: str) -> Any:
         return Holdfast(path)
 
-    def loop(self, chosen: list[int], salt: int) -> None:
+    def loop(self, chosen: Chosen, salt: int) -> None:
         table = self.store.dict
-        for done, n in enumerate(chosen):
-            table[name(n)] = record(n, salt + done)
+        for done, (key, n) in enumerate(chosen):
+            table[key] = record(n, salt + done)
             if done % SYNC_EVERY == SYNC_EVERY - 1:
                 table.sync()
         self.store.settle()
 
-    def paused(self, chosen: list[int], salt: int) -> float:
+    def paused(self, chosen: Chosen, salt: int) -> float:
         table, now, longest = self.store.dict, time.perf_counter, 0.0
-        for done, n in enumerate(chosen):
-            key, value = name(n), record(n, salt + done)
+        for done, (key, n) in enumerate(chosen):
+            value = record(n, salt + done)
             start = now()
             table[key] = value
             longest = max(longest, now() - start)
@@ -97,18 +97,18 @@ class OverwriteApsw(Overwriter):
         self._encode = codec()[0]
         return Apsw(path)
 
-    def loop(self, chosen: list[int], salt: int) -> None:
+    def loop(self, chosen: Chosen, salt: int) -> None:
         encode, rows = self._encode, []
-        for done, n in enumerate(chosen):
-            rows.append((name(n), encode(record(n, salt + done)).decode()))
+        for done, (key, n) in enumerate(chosen):
+            rows.append((key, encode(record(n, salt + done)).decode()))
             if done % SYNC_EVERY == SYNC_EVERY - 1:
                 self.store.upsert(rows)
                 rows.clear()
 
-    def paused(self, chosen: list[int], salt: int) -> float:
+    def paused(self, chosen: Chosen, salt: int) -> float:
         now, longest, rows = time.perf_counter, 0.0, []
-        for done, n in enumerate(chosen):
-            rows.append((name(n), self._encode(record(n, salt + done)).decode()))
+        for done, (key, n) in enumerate(chosen):
+            rows.append((key, self._encode(record(n, salt + done)).decode()))
             if done % SYNC_EVERY == SYNC_EVERY - 1:
                 start = now()
                 self.store.upsert(rows)

@@ -62,18 +62,18 @@ class Plain(Store):
     module = "builtins"
 
     def __init__(self, path: str) -> None:
-        self._dict: dict[str, Any] = {}
+        self.dict: dict[str, Any] = {}
 
     def update(self, changes: Changes) -> None:
-        table = self._dict
+        table = self.dict
         for key, value in changes:
             table[key] = value
 
     def get(self, key: str) -> Any:
-        return self._dict[key]
+        return self.dict[key]
 
     def values(self) -> Iterator[Any]:
-        return iter(self._dict.values())
+        return iter(self.dict.values())
 
 
 class Holdfast(Store):
@@ -367,6 +367,12 @@ class Tastypy(Store):
 
     def get(self, key: str) -> Any:
         return self._pod[key]
+
+
+def imported(store: type[Store]) -> None:
+    """Import now what the contestant needs, so that no clock runs meanwhile."""
+    importlib.import_module(store.module)
+    codec()
 
 
 def installed(store: type[Store]) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.harness import OURS, Bar, Rounds, Table, absolute, timed
 from benchmarks.lane import Lane, memory_bytes
-from benchmarks.peers import Apsw, Holdfast, Store, present
+from benchmarks.peers import Apsw, Holdfast, Store, imported, present
 from benchmarks.scale import Scale, distinct, name, records
 
 # Of 100,000 entries, 13.5 MB of text: room for SQLite's page cache and the keys, not for the values (90 MB as objects).
@@ -20,7 +20,7 @@ class Reader:
 
     def __init__(self, store: type[Store], path: str) -> None:
         self._make, self._path = store, path
-        __import__(store.module)
+        imported(store)
 
     def load(self, keys: int) -> dict[str, float]:
         """Open, store all, close with everything folded."""
@@ -107,6 +107,7 @@ def run(scale: Scale, room: Path) -> Table:
         [
             f"{scale.rounds} rounds, a fresh process for each measurement; {scale.reads:,} cold reads a round; "
             'each value read is touched: value["id"].',
+            "Keys ascend in the order of insertion.",
             "apsw: one transaction, executemany of upserts; SELECT in the order of rowid; SELECT by key.",
         ],
     )

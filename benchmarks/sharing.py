@@ -223,7 +223,11 @@ def run(scale: Scale, room: Path) -> Table:
     ours = installed(Holdfast)
     rounds = Rounds([] if installed(Diskcache) else [Diskcache.title])
     with SPAWN.Manager() as manager:
-        contests = {MANAGER: Contest(ManagerIncrementer, manager.dict(), SPAWN.Lock())}
+        table, lock = (
+            manager.dict(),
+            SPAWN.Lock(),
+        )  # kept here: the manager drops what its maker no longer refers to
+        contests = {MANAGER: Contest(ManagerIncrementer, table, lock)}
         if installed(Diskcache):
             contests[Diskcache.title] = Contest(DiskcacheIncrementer, f"{room}/diskcache")
         if ours:

@@ -29,8 +29,17 @@ class _Open:
 
     def __init__(self, journal: Journal, options: dict[str, Any]) -> None:
         self.journal = journal
+        self.inode = _inode(journal.path)
         self.options = options
         self.handles = 0
+
+
+def _inode(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 _open_holds: dict[str, _Open] = {}
@@ -105,7 +114,7 @@ def _find_open(full: str, options: dict[str, Any]) -> _Open | None:
     opened = _open_holds.get(full)
     if opened is None or full == ":memory:":
         return None
-    if not opened.journal.database.is_same_file():
+    if opened.inode != _inode(full):
         del _open_holds[full]  # the file was replaced: this is another hold
         return None
     for name in ("shared", "readonly", "durability"):
@@ -118,6 +127,7 @@ def _find_open(full: str, options: dict[str, Any]) -> _Open | None:
 
 
 def _open_anew(full: str, create: bool, options: dict[str, Any]) -> _Open:
+    had_wal = os.path.exists(full + "-wal")
     database = Database.open(
         full,
         readonly=options["readonly"],
@@ -126,7 +136,7 @@ def _open_anew(full: str, create: bool, options: dict[str, Any]) -> _Open:
         wait_seconds=options["wait_seconds"],
     )
     try:
-        journal = Journal(database, options["shared"])
+        journal = Journal(database, options["shared"], had_wal)
     except BaseException:
         database.close()
         raise

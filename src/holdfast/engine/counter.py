@@ -15,12 +15,13 @@ between the store and COMMIT costs only a second look.
 
 import contextlib
 import ctypes
+import errno
 import mmap
 import os
 import time
 
 from holdfast.clock import monotonic
-from holdfast.engine import futex
+from holdfast.engine import futex, locks
 from holdfast.errors import ReadOnlyError, UnavailableError
 
 BYTES = 4096
@@ -158,35 +159,47 @@ def _open(path: str, readonly: bool) -> int | None:
         return fd
     fd = open_beside(path)
     try:
-        size = os.fstat(fd).st_size
-        if size < BYTES:
-            # Real zeros, not a hole: a store into a hole on a full disk would kill the process (SIGBUS).
-            os.pwrite(fd, bytes(BYTES - size), size)
+        if os.fstat(fd).st_size < BYTES:
+            _fill(fd)
     except OSError as error:
         os.close(fd)
         raise UnavailableError(f"{beside!r} could not be written ({error.strerror}): free space and open again") from error
     return fd
 
 
+def _fill(fd: int) -> None:
+    """Give a new file its size. One process at a time: late zeros would wipe out another's first words."""
+    while not locks.take(fd, locks.FILLING):
+        time.sleep(0.001)
+    try:
+        size = os.fstat(fd).st_size
+        if size < BYTES:
+            # Real zeros, not a hole: a store into a hole on a full disk would kill the process (SIGBUS).
+            os.pwrite(fd, bytes(BYTES - size), size)
+    finally:
+        locks.free(fd, locks.FILLING)
+
+
 def open_beside(path: str) -> int:
     """A descriptor of its own on the side file, made if missing, as readable and writable as the hold itself."""
     beside = path + SUFFIX
     try:
-        mode = os.stat(path).st_mode & 0o666
-    except FileNotFoundError:
-        mode = 0o644
-    try:
         try:
             fd = os.open(beside, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
-            fd = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, mode)
-            if os.fstat(fd).st_uid == os.geteuid():
-                os.fchmod(fd, mode)
+            fd = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            _like(path, fd)
     except OSError as error:
-        if isinstance(error, PermissionError) or error.errno == 30:  # EROFS
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise ReadOnlyError(
                 f"{beside!r}, which every writer of the hold needs, can't be written ({error.strerror}): make the "
                 "directory writable, or open the hold with readonly=True"
             ) from error
         raise UnavailableError(f"{beside!r} could not be opened ({error.strerror}): see to it and open again") from error
     return fd
+
+
+def _like(path: str, fd: int) -> None:
+    """Give the side file the permissions of the hold, so that a group that shares the one shares the other."""
+    with contextlib.suppress(OSError):  # no hold yet, or not ours: what the umask gave is right
+        os.fchmod(fd, os.stat(path).st_mode & 0o666)

@@ -6,7 +6,6 @@ killed wakes nobody.
 
 import ctypes
 import errno
-import os
 import platform
 import sys
 import time
@@ -46,11 +45,3 @@ def sleep_while(address: int, seen: int, seconds: float) -> None:
 def wake(address: int, most: int = 0x7FFFFFFF) -> None:
     """Wake up to `most` sleepers on the word at `address`, in this process and others."""
     _syscall(_NUMBER, address, _WAKE, most, None, None, 0)
-
-
-def cpu_pause(seconds: float) -> None:
-    """Give the processor away for about `seconds`."""
-    if seconds <= 0.0:
-        os.sched_yield()
-    else:
-        time.sleep(seconds)

@@ -10,6 +10,9 @@ import fcntl
 import os
 import struct
 
+WRITER, TURN, PRESENCE, FILLING = range(4)
+"""What each byte of a hold's side file stands for."""
+
 OWNED_BY_DESCRIPTOR = hasattr(fcntl, "F_OFD_SETLK")
 
 
@@ -17,7 +20,7 @@ def _flock(kind: int, byte: int) -> bytes:
     return struct.pack("hhqqi0q", kind, os.SEEK_SET, byte, 1, 0)
 
 
-_BYTES = range(4)
+_BYTES = (WRITER, TURN, PRESENCE, FILLING)
 _EXCLUSIVE = [_flock(fcntl.F_WRLCK, byte) for byte in _BYTES]
 _SHARED = [_flock(fcntl.F_RDLCK, byte) for byte in _BYTES]
 _FREE = [_flock(fcntl.F_UNLCK, byte) for byte in _BYTES]

@@ -110,7 +110,7 @@ def _changed_keys(journal: "Journal", cursor: int) -> dict[Table, Iterable[Any]]
         ):
             changed.setdefault(journal.table_of(identity), {})[_key(key)] = None
     for (keys,) in journal.database.rows("SELECT keys FROM batch WHERE seq>? ORDER BY seq", (cursor,)):
-        for identity, set_keys, gone, _ in msgspec.msgpack.decode(keys):
+        for identity, set_keys, gone, *_ in msgspec.msgpack.decode(keys):
             changed.setdefault(journal.table_of(identity), {}).update(
                 dict.fromkeys(_key(k) for k in (*set_keys, *gone))
             )

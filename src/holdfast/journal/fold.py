@@ -26,6 +26,7 @@ MOST_BATCHES = 8_192  # batches to read at open
 MOST_BYTES = 64_000_000
 KEPT_BATCHES = 1_000  # for local readers that lag behind
 KEPT_BYTES = 4_000_000
+READ_AT_ONCE = 24  # batches whose values are read in one slice
 DELETED_AT_ONCE = 16  # batches; their pages are freed one by one
 
 _UPDATE = "UPDATE entry SET value=?, stamp=?, node=?, inner=?, seq=? WHERE id=?"
@@ -125,11 +126,20 @@ class Folder:
 
     def _fold_table(self, table: Table, keys: list[Any]) -> Iterator[None]:
         left = dict.fromkeys(keys)
+        yield from self._read_values(table)
         if table.renewed:
             yield from self._fold_renewed(table, left)
         if len(left) * 8 > table.count_rows():
             yield from self._walk(table, left)
         yield from self._look_up(table, left)
+
+    def _read_values(self, table: Table) -> Iterator[None]:
+        """Values that were left in the file, a few batches at a time."""
+        wanted = sorted({seq for key, seq in table.over.items() if key not in table.cold})
+        for start in range(0, len(wanted), READ_AT_ONCE):
+            for seq in wanted[start : start + READ_AT_ONCE]:
+                self.journal.load_values(seq)
+            yield
 
     def _fold_renewed(self, table: Table, left: dict[Any, None]) -> Iterator[None]:
         """Keys that were deleted, or moved to the end: their old rows go, or become tombstones."""

@@ -30,7 +30,7 @@ def _machine() -> str:
         return os.uname().nodename
 
 
-def adopt_identity(journal: "Journal") -> int:
+def adopt_identity(journal: "Journal", had_wal: bool) -> int:
     """The number of our node in this file; a new node for a new file or a copy. Under the gate."""
     database = journal.database
     mine = fingerprint(journal.path)
@@ -39,7 +39,7 @@ def adopt_identity(journal: "Journal") -> int:
         if not stored.get("open"):
             database.run("INSERT OR REPLACE INTO meta(key, value) VALUES('open', 1)")
         return int(stored["node"])
-    if stored.get("open") and not database.had_wal:
+    if stored.get("open") and not had_wal:
         raise CorruptError(
             f"{journal.path!r} is a copy of a hold that was in use: its newest changes were in the '-wal' file "
             "beside the original and are missing here. Make copies with hold.backup(path) or `holdfast backup`; "

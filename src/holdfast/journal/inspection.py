@@ -139,8 +139,8 @@ def _check_batches(journal: "Journal") -> Iterator[str]:
         expected = seq + 1
         try:
             heads, bodies = msgspec.msgpack.decode(keys), msgspec.msgpack.decode(changes)
-            for (identity, set_keys, gone, _), (values, _) in zip(heads, bodies, strict=True):
-                if len(set_keys) != len(values):
+            for (identity, set_keys, gone, *_), (values, meta) in zip(heads, bodies, strict=True):
+                if len(set_keys) != len(values) and not (meta or {}).get("rows"):
                     yield f"batch {seq}: {len(set_keys)} keys and {len(values)} values"
                 if identity not in identities and seq > journal.folded:
                     yield f"batch {seq} speaks of structure {identity}, which does not exist"

@@ -20,7 +20,7 @@ from holdfast.engine import process
 from holdfast.engine.connection import Database
 from holdfast.errors import ClosedError, ConflictError, InvalidError, ReadOnlyError
 from holdfast.journal.fold import Folder
-from holdfast.journal.identity import adopt_identity
+from holdfast.journal.identity import adopt_identity, mark_closed
 from holdfast.journal.table import EPHEMERAL, FieldsTable, Part, Structure, Table
 from holdfast.journal.transaction import Transaction, current
 
@@ -29,17 +29,19 @@ _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder().decode
 ROWS_VERSION = 4  # a word of the counter file
 CATCH_UP_EACH = 256  # batches read between two looks at what others folded
+HEAD = 4  # what the head of a part has, if the keys say all that there is to know before a value is read
 HERE = 0  # the source of batches that were made here
 
 
 class Journal:
     """All state that the handles and structures of one open hold share in this process."""
 
-    def __init__(self, database: Database, shared: bool) -> None:
+    def __init__(self, database: Database, shared: bool, had_wal: bool) -> None:
         self.database = database
         self.path = database.path
         self.shared = shared
         self.readonly = database.readonly
+        self._had_wal = had_wal
         self.lock = threading.RLock()
         self.tables: dict[str, Table] = {}
         self.tables_by_id: dict[int, Table] = {}
@@ -63,7 +65,7 @@ class Journal:
             self._load()
             return
         with self._gate():
-            self.here = adopt_identity(self)
+            self.here = adopt_identity(self, self._had_wal)
             self._load()
             self.database.counter.words[0] = self.seen  # a kill between store and COMMIT leaves it ahead
             if self.database.alone:
@@ -88,7 +90,11 @@ class Journal:
         for seq, source, stamp, keys in rows:
             self._note_stamp(seq, source, stamp)
             heads = _unpack(keys)
-            if any(isinstance(self.table_of(head[0]), FieldsTable) for head in heads) or source != HERE:
+            if (
+                any(isinstance(self.table_of(head[0]), FieldsTable) for head in heads)
+                or source != HERE
+                or any(len(head) > HEAD for head in heads)
+            ):
                 self._absorb(seq, keys, self.database.value("SELECT changes FROM batch WHERE seq=?", (seq,)))
                 continue
             for identity, changed, gone, renewed in heads:
@@ -106,13 +112,13 @@ class Journal:
                 return False
             for part in self._parts(*rows[0]):
                 over, cold = part.table.over, part.table.cold
-                for key, value in zip(part.keys, part.values, strict=True):
+                for key, value in zip(part.keys, part.values, strict=not part.meta.get("rows")):
                     if over.get(key) == seq and key not in cold:
                         cold[key] = value
             return True
 
     def _parts(self, keys: bytes, changes: bytes) -> Iterator[Part]:
-        for (identity, changed, gone, renewed), (values, meta) in zip(
+        for (identity, changed, gone, renewed, *_), (values, meta) in zip(
             _unpack(keys), _unpack(changes), strict=True
         ):
             yield Part(self.table_of(identity), _keys(changed), values, _keys(gone), _keys(renewed), meta or {})
@@ -328,7 +334,7 @@ class Journal:
 
     def append(self, parts: list[Part], source: int = HERE) -> int:
         """Write one batch: all of it or, with the error, nothing. Under the gate, caught up."""
-        keys = _pack([(p.table.id, _db_keys(p.keys), _db_keys(p.gone), _db_keys(p.renewed)) for p in parts])
+        keys = _pack([_head(part) for part in parts])
         changes = _pack([(p.values, p.meta or None) for p in parts])
         with self.lock:
             seq = self.seen + 1
@@ -343,7 +349,7 @@ class Journal:
             self.seen = seq
             self.stamps[seq] = (stamp, self.here)
             for part in parts:
-                part.table.absorb(seq, part)
+                part.table.absorb_own(seq, part)
             counter.landed(seq)
         self.folder.note(len(keys) + len(changes))
         return seq
@@ -475,18 +481,27 @@ class Journal:
         """Write what is left, fold if nobody else has the hold open, and let go of the file."""
         if self.closed:
             return
+        last = False
         try:
             if not self.readonly:
                 self.sync()
                 with self.writing():
-                    if self.database.is_alone():
+                    last = self.database.gate.presence()
+                    if last:
                         self.folder.fold_all()
+                        mark_closed(self)
         finally:
             self.closed = True
             for structure in self.structures():
                 structure._close()
-            process.unregister(self)
-            self.database.close()
+            process.forget(self)
+            self.database.close(last)
+
+
+def _head(part: Part) -> tuple[Any, ...]:
+    """What a batch says of its keys in one structure; with a sign at the end if `changes` must be read as well."""
+    head = (part.table.id, _db_keys(part.keys), _db_keys(part.gone), _db_keys(part.renewed))
+    return (*head, True) if part.meta else head
 
 
 def _keys(stored: Iterable[Any]) -> list[Any]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 ID_BITS = 40  # entry.id = structure << 40 | order of arrival: the rows of one structure are one range
 LOCAL, EPHEMERAL = 1, 2  # flags of an entry: never leaves this file; not kept across a restart
+KEPT_IN_MEMORY = 64  # values; those of larger batches are read again from the file if they are wanted
 _MISSING: Any = object()
 
 
@@ -28,7 +29,7 @@ class Part(NamedTuple):
     values: list[Any]  # stored values; for structures merged by fields, packed delta rows
     gone: list[Any]
     renewed: list[Any]  # keys among `keys` that move to the end
-    meta: dict[str, Any]  # "stamps": a (stamp, node) for each key, where they came from elsewhere; "flags"
+    meta: dict[str, Any]  # "stamps": a (stamp, node) for each key, where they came from elsewhere; "flags"; "rows": see bulk.py
 
 
 class Structure(Protocol):
@@ -176,6 +177,9 @@ class Table:
 
     def absorb(self, seq: int, part: Part) -> None:
         """Take in what a batch says, now that it is in the file."""
+        if part.meta.get("rows"):
+            self._absorb_rows(part.keys)
+            return
         for key in part.gone:
             self.over.pop(key, None)
             self.over[key] = seq
@@ -196,6 +200,21 @@ class Table:
         if flags:
             self.flags.update(zip(part.keys, flags, strict=True))
 
+    def _absorb_rows(self, keys: Iterable[Any]) -> None:
+        """The newest versions of these keys are in the rows already (see bulk.py)."""
+        for known in (self.over, self.cold, self.stamped, self.flags):
+            if not known.keys().isdisjoint(keys):
+                for key in keys:
+                    known.pop(key, None)
+        self.forget_counts()
+
+    def absorb_own(self, seq: int, part: Part) -> None:
+        """As `absorb`, for a batch that was made here: of a large one, the values stay in the file."""
+        if len(part.keys) > KEPT_IN_MEMORY and not part.meta and not self.stamped:
+            self.absorb_keys(seq, part.keys, part.gone, part.renewed)
+        else:
+            self.absorb(seq, part)
+
     def _absorb_values(self, part: Part) -> None:
         self.cold.update(zip(part.keys, part.values, strict=True))
 
@@ -208,7 +227,7 @@ class Table:
         for key in gone:
             self.cold[key] = None
         self.over.update(dict.fromkeys(keys, seq))
-        if self.cold:
+        if not self.cold.keys().isdisjoint(keys):
             for key in keys:
                 self.cold.pop(key, None)
 
@@ -235,6 +254,9 @@ class Table:
 
 class FieldsTable(Table):
     """A structure whose entries merge field by field; a batch holds delta rows, joined in any order."""
+
+    def absorb_own(self, seq: int, part: Part) -> None:
+        self.absorb(seq, part)
 
     def forget(self) -> None:
         super().forget()

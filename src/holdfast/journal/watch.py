@@ -109,12 +109,14 @@ class Watcher:
             self._cursor = seq
 
     def _read_batch(self, seq: int, keys: list[Any], changes: list[Any]) -> None:
-        for (identity, set_keys, gone, _), (values, _) in zip(keys, changes, strict=True):
+        for (identity, set_keys, gone, *_), (values, meta) in zip(keys, changes, strict=True):
             table = self._watched(identity)
             if table is None:
                 continue
             for key in gone:
                 self._ready.append(Change(table.name, _key(key), "deleted", None, seq))
+            if (meta or {}).get("rows"):
+                values = [table.row_value(_key(key)) for key in set_keys]
             for key, stored in zip(set_keys, values, strict=True):
                 self._ready.append(self._change(table, _key(key), stored, seq))
 

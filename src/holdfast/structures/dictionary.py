@@ -3,30 +3,33 @@
 Where a key's newest value is, in the order in which it is looked for:
 
     _hot     live objects: scalars, and the roots of tracked containers
-    _fresh   JSON text of containers that were assigned and not read since
+    _dirty   what is not stored yet: the JSON text of a container that was assigned, or None where the value is the
+             one in `_hot` (a scalar, or a container that was changed)
     table    what is stored: unfolded batches, then rows
 
-`_dirty` names the keys whose value in `_hot` or `_fresh` is not stored yet, `_gone` those that were deleted.
-Marking comes after changing, and a sync unmarks before it reads, so no change slips between the two. Stores that
-must not come apart stand together without a call in between (see tracked.py).
+`_gone` names the keys that were deleted. Marking comes after changing, and a sync takes the marks away before it
+reads, so no change slips between the two. Stores that must not come apart stand together without a call in
+between (see tracked.py).
 """
 
 from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, MutableMapping, ValuesView
 from contextlib import contextmanager
-from itertools import repeat
+from itertools import chain, islice, repeat
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from holdfast.codec import SCALARS, Serializer, key_from_db, plain_key
+from holdfast.codec import SCALARS, Serializer, Stored, key_from_db, plain_key
 from holdfast.errors import InvalidError, MissingError
-from holdfast.journal import merge
+from holdfast.journal import bulk, merge
 from holdfast.journal.table import EPHEMERAL, LOCAL, FieldsTable, Part, Table
 from holdfast.structures.paths import Path
 from holdfast.structures.tracked import (
     ALONE,
     LOOSE,
     NODES,
+    ColdDict,
     is_held_inside,
     loosen,
+    maybe_held,
     overwrite,
     plain,
     references,
@@ -43,6 +46,7 @@ HOT_BYTES_A_VALUE = 200  # what a hot value takes beside its text …
 HOT_BYTES_A_CHARACTER = 7  # … and per character of it, as measured on small nested records
 Keys = set[Any]  # inside the class, `set` is the property
 _MISSING: Any = object()
+_never: Callable[[], None] = repeat(None, 0).__next__  # sends every change to the careful way
 
 
 class Dict(MutableMapping[Any, Any]):
@@ -59,7 +63,6 @@ class Dict(MutableMapping[Any, Any]):
         "_cache_bytes",
         "_dirty",
         "_dumps",
-        "_fresh",
         "_gone",
         "_hot",
         "_hot_bytes",
@@ -97,7 +100,6 @@ class Dict(MutableMapping[Any, Any]):
         self._pages: list[dict[Any, Any]] = []
         self._replaced: set[Any] = set()
         self._clear_memory()
-        self._arm(sync_changes)
         table.structure = self  # type: ignore[assignment]
         self._rest = "readonly" if journal.readonly else "shared" if journal.shared else "plain"
         self._become(self._rest if journal.transaction is None else "transaction")
@@ -105,8 +107,7 @@ class Dict(MutableMapping[Any, Any]):
     def _clear_memory(self) -> None:
         self._hot: dict[Any, Any] = {}
         self._hot_bytes = 0
-        self._fresh: dict[Any, Any] = {}
-        self._dirty: dict[Any, None] = {}
+        self._dirty: dict[Any, Stored | None] = {}
         self._gone: dict[Any, None] = {}
         self._moved: dict[Any, None] = {}
 
@@ -124,17 +125,15 @@ class Dict(MutableMapping[Any, Any]):
             return self._load(key)
 
     def __setitem__(self, key: Any, value: Any) -> None:
+        hot = self._hot
         if value.__class__ in SCALARS:
-            hot = self._hot
             if key in hot:
                 hot[key] = value
                 self._dirty[key] = None
-                try:
-                    self._tick()
-                except StopIteration:
-                    self._due()
-                return
-        self._assign(key, value)
+            else:
+                self._assign(key, value)
+        else:
+            self._assign(key, value)
         try:
             self._tick()
         except StopIteration:
@@ -153,7 +152,7 @@ class Dict(MutableMapping[Any, Any]):
         self._remove(key)
 
     def __contains__(self, key: object) -> bool:
-        if key in self._hot or key in self._fresh:
+        if key in self._hot or self._dirty.get(key) is not None:
             return True
         if key in self._gone:
             return False
@@ -166,20 +165,15 @@ class Dict(MutableMapping[Any, Any]):
         """Put a value in memory and mark it; raises before anything is changed."""
         if key.__class__ is not str:
             key = plain_key(key)
-        try:
-            text = self._dumps(value)
-        except InvalidError as error:
-            raise InvalidError(f"{self.name}[{key!r}] was not changed: {error}") from None
-        scalar = value.__class__ in SCALARS
+        text = self._text_of(key, value)
         hot = self._hot
         if key in hot and hot[key].__class__ in NODES:
             loosen(hot[key])
-        if scalar:
+        if value.__class__ in SCALARS:
             hot[key] = value
             self._dirty[key] = None
         else:
-            self._fresh[key] = text
-            self._dirty[key] = None
+            self._dirty[key] = text
             if key in hot:
                 del hot[key]
 
@@ -189,7 +183,6 @@ class Dict(MutableMapping[Any, Any]):
         if node.__class__ in NODES:
             loosen(node)
         self._hot.pop(key, None)
-        self._fresh.pop(key, None)
         self._dirty.pop(key, None)
         self._replaced.discard(key)
         self._gone[key] = None
@@ -199,7 +192,8 @@ class Dict(MutableMapping[Any, Any]):
         key = plain_key(key)
         journal = self._journal
         with journal.lock:
-            hot, fresh, dirty = self._hot, self._fresh, self._dirty
+            hot, dirty = self._hot, self._dirty
+            text: Any = ""
             while key not in hot:
                 text = self._stored(key)
                 if text is None:
@@ -210,16 +204,17 @@ class Dict(MutableMapping[Any, Any]):
                     if self._serializer.tracked:
                         value = track(value, self, key)
                 # Another thread may have assigned meanwhile: its value is the newer one.
-                if key in fresh:
-                    if fresh[key] is text and key not in hot:
+                if key in dirty:
+                    if (dirty[key] is text or dirty[key] is None) and key not in hot:
                         hot[key] = value
-                elif key not in dirty and key not in hot:
+                elif key not in hot:
                     hot[key] = value
-            self._grow(len(text) if key in hot and text else 0)
+            self._grow(len(text))
             return hot[key]
 
     def _stored(self, key: Any) -> Any:
-        found = self._fresh.get(key)
+        """The newest text of a key that is not hot."""
+        found = self._dirty.get(key)
         if found is None and key not in self._gone:
             found = self._table.text(key)
         return found
@@ -262,11 +257,10 @@ class Dict(MutableMapping[Any, Any]):
     def _due(self) -> None:
         """Enough changes to look whether a sync is due: it is when that many keys differ from the file."""
         changed = len(self._dirty) + len(self._gone)
-        if changed < self._limit or self._paused:
-            self._arm(max(self._limit - changed, 1))
-            return
-        self._arm(self._limit)
-        self._journal.sync(every=False)
+        self._arm(self._limit if self._paused else max(self._limit - changed, 1))
+        if changed >= self._limit and not self._paused:
+            self._arm(self._limit)
+            self._journal.sync(every=False)
 
     def _count_change(self) -> None:
         try:
@@ -319,15 +313,12 @@ class Dict(MutableMapping[Any, Any]):
         """All changes as a part of a batch, unmarked."""
         if (self._paused and not every) or not (self._dirty or self._gone):
             return None
-        dirty, gone = self._dirty, self._gone
-        keys = list(dirty)
-        removed = list(gone)
-        for key in keys:
-            del dirty[key]  # first unmark, then read: a later mark is never lost
-        for key in removed:
-            del gone[key]
-        self._take_visited(keys)
-        keys, values = self._texts(keys)
+        taken = self._dirty
+        self._dirty = {}  # first unmark, then read: a later mark is never lost
+        removed = list(self._gone)
+        self._gone = {}
+        self._take_visited(taken)
+        keys, values = self._texts(taken)
         again = set(keys).intersection(removed) if removed else ()
         renewed = [key for key in keys if key in again or key in self._moved or self._was_deleted(key)]
         self._moved.clear()
@@ -339,29 +330,22 @@ class Dict(MutableMapping[Any, Any]):
         table = self._table
         return key in table.renewed and table.cold.get(key, "") is None
 
-    def _take_visited(self, keys: list[Any]) -> None:
+    def _take_visited(self, taken: Iterable[Any]) -> None:
         """What was changed in the middle of an iteration becomes hot."""
         for page in self._pages:
-            for key in keys:
-                if key in page and key not in self._hot and key not in self._fresh:
+            for key in taken:
+                if key in page and key not in self._hot:
                     self._hot[key] = page.pop(key)
 
-    def _texts(self, keys: list[Any]) -> tuple[list[Any], list[Any]]:
-        hot, fresh, dumps = self._hot, self._fresh, self._dumps
-        if not hot and len(fresh) == len(keys):
-            self._fresh = {}
-            values = [fresh.get(key) for key in keys]
-        else:
-            values = [
-                dumps(hot[key]) if key in hot else fresh[key] if key in fresh else None for key in keys
-            ]
-            for key in keys:
-                if key in fresh:
-                    del fresh[key]
-        if None in values:  # marked through a container that is in no structure any more
-            kept = [(key, value) for key, value in zip(keys, values, strict=True) if value is not None]
+    def _texts(self, taken: Mapping[Any, Any]) -> tuple[list[Any], list[Any]]:
+        hot, dumps = self._hot, self._dumps
+        values = [
+            text if text is not None else dumps(hot[key]) if key in hot else None for key, text in taken.items()
+        ]
+        if None in values:  # marked through a container that was replaced at the same time
+            kept = [(key, value) for key, value in zip(taken, values, strict=True) if value is not None]
             return [key for key, _ in kept], [value for _, value in kept]
-        return keys, values
+        return list(taken), values
 
     def _collect_fields(
         self, table: FieldsTable, keys: list[Any], values: list[Any], removed: list[Any], renewed: list[Any]
@@ -409,9 +393,7 @@ class Dict(MutableMapping[Any, Any]):
                 joined = row if base is None else merge.join(base, row)
                 value = self._table._text_of(joined)
             if key not in self._dirty and key not in self._gone:
-                if key not in self._hot:
-                    self._fresh.setdefault(key, value)
-                self._dirty[key] = None
+                self._dirty[key] = None if key in self._hot else value
         for key in part.gone:
             if key not in self._dirty:
                 self._gone[key] = None
@@ -430,6 +412,10 @@ class Dict(MutableMapping[Any, Any]):
 
     def _become(self, state: str) -> None:
         self._careful = state != "plain"
+        if self._careful:
+            self._tick = _never
+        else:
+            self._arm(self._limit)
         self.__class__ = self._states[state]  # type: ignore[assignment]
 
     # -- what the journal says --------------------------------------------------------------------------------
@@ -466,7 +452,6 @@ class Dict(MutableMapping[Any, Any]):
         for key in keys:
             self._dirty.pop(key, None)
             self._gone.pop(key, None)
-            self._fresh.pop(key, None)
             self._moved.pop(key, None)
             self._replaced.discard(key)
             if key in self._hot:
@@ -480,7 +465,6 @@ class Dict(MutableMapping[Any, Any]):
         """In a child: what the parent had not written is the parent's to write."""
         for key in [*self._dirty, *self._gone]:
             self._hot.pop(key, None)
-        self._fresh.clear()
         self._dirty.clear()
         self._gone.clear()
         self._moved.clear()
@@ -580,9 +564,31 @@ class Dict(MutableMapping[Any, Any]):
         """Set all pairs of mappings or iterables of pairs, one after the other."""
         with self._atomically():
             for other in (*others, keywords):
-                pairs = other.items() if isinstance(other, Mapping) else other
-                for key, value in pairs:
+                pairs = iter(other.items() if isinstance(other, Mapping) else other)
+                first = list(islice(pairs, bulk.LEAST))
+                if len(first) == bulk.LEAST and self._may_load():
+                    self._load_all(chain(first, pairs))
+                    continue
+                for key, value in chain(first, pairs):
                     self[key] = value
+
+    def _may_load(self) -> bool:
+        """Whether many entries may go straight to the rows: nothing waits for a commit, or for `resume()`."""
+        return not self._careful and not self._paused and not isinstance(self._table, FieldsTable)
+
+    def _load_all(self, pairs: Iterable[tuple[Any, Any]]) -> None:
+        journal = self._journal
+        with journal.writing():
+            journal.sync()
+            for keys in bulk.load(journal, self._table, pairs, self._text_of):
+                self._foreign(keys)
+            journal.folder.fold_if_due()
+
+    def _text_of(self, key: Any, value: Any) -> Any:
+        try:
+            return self._dumps(value)
+        except InvalidError as error:
+            raise InvalidError(f"{self.name}[{key!r}] was not changed: {error}") from None
 
     def clear(self) -> None:
         with self._atomically():
@@ -596,8 +602,7 @@ class Dict(MutableMapping[Any, Any]):
             self[key]
             self._touch(key)
             self._moved[key] = None
-            self._dirty.pop(key, None)
-            self._dirty[key] = None
+            self._dirty[key] = self._dirty.pop(key, None)
         self._count_change()
 
     def copy(self) -> dict[Any, Any]:
@@ -722,8 +727,8 @@ class Dict(MutableMapping[Any, Any]):
 
     def _page(self, rows: list[Any], added: Keys, values: bool) -> Iterator[tuple[Any, Any]]:
         table = self._table
-        clean = not (table.over or self._dirty or self._gone or added)
         if not values:
+            clean = not (table.over or self._dirty or self._gone or added)
             for _, key, _ in rows:
                 if key.__class__ is bytes:
                     key = key_from_db(key)
@@ -737,18 +742,24 @@ class Dict(MutableMapping[Any, Any]):
             for _, key, text in rows:
                 if key.__class__ is bytes:
                     key = key_from_db(key)
-                if not clean and not self._is_current(key, added):
-                    continue
-                if key in hot or key in self._fresh or key in table.over:
-                    yield key, self[key]
-                    continue
+                if key in hot or table.over or self._dirty or self._gone or added:
+                    if not self._is_current(key, added):
+                        continue
+                    if key in hot or key in self._dirty or key in table.over:
+                        yield key, self[key]
+                        continue
                 value = loads(text)
                 if tracked:
-                    page[key] = value = track(value, self, key)
+                    kind = value.__class__  # as `track` does, without the call
+                    if kind is dict:
+                        page[key] = value = ColdDict(value)
+                        value._owner = self
+                        value._key = key
+                    elif kind is list:
+                        page[key] = value = track(value, self, key)
                 yield key, value
-                clean = not (table.over or self._dirty or self._gone or added)
+            value = None
         finally:
-            self._pages.remove(page)
             self._keep_held(page)
 
     def _is_current(self, key: Any, added: Keys) -> bool:
@@ -759,15 +770,27 @@ class Dict(MutableMapping[Any, Any]):
         return key not in table.renewed or key not in table.over
 
     def _keep_held(self, page: dict[Any, Any]) -> None:
-        """What an iteration gave out and somebody kept, or changed, becomes hot."""
+        """What an iteration gave out and somebody kept, or changed, becomes hot.
+
+        The newest page is looked at later: the loop that runs over it still holds its last value.
+        """
+        with self._journal.lock:
+            for earlier in self._pages[:-1]:
+                self._settle_page(earlier)
+            self._pages[:-1] = []
+            kept = {key: page[key] for key in maybe_held(page)}
+            page.clear()
+            page.update(kept)
+            if not page:
+                self._pages.clear()
+
+    def _settle_page(self, page: dict[Any, Any]) -> None:
         hot = self._hot
         for key in list(page):
-            node = page[key]
-            if node.__class__ not in NODES:
-                continue
-            if key in self._dirty or references(node) > ALONE or is_held_inside(node):
-                if key not in hot and key not in self._fresh and node._owner is not LOOSE:
-                    hot[key] = node
+            node = page.pop(key)
+            node_is_kept = key in self._dirty or references(node) > ALONE - 1 or is_held_inside(node)
+            if node_is_kept and key not in hot and node._owner is not LOOSE and self._dirty.get(key) is None:
+                hot[key] = node
 
     # -- showing ----------------------------------------------------------------------------------------------
 

@@ -56,12 +56,6 @@ class SharedDict(Dict):
     def __delitem__(self, key: Any) -> None:
         self._atomic_change((key,), lambda: self._delete(key))
 
-    def _text_of(self, key: Any, value: Any) -> Any:
-        try:
-            return self._dumps(value)
-        except InvalidError as error:
-            raise InvalidError(f"{self.name}[{key!r}] was not changed: {error}") from None
-
     def _set_hot(self, key: Any, value: Any) -> None:
         hot = self._hot
         if key in hot and hot[key].__class__ in NODES:
@@ -92,7 +86,7 @@ class SharedDict(Dict):
             self._journal.refresh()
 
     def _due(self) -> None:
-        self._arm(self._limit)
+        """Nothing waits in memory."""
 
     def _count_change(self) -> None:
         """Nothing waits in memory, so there is nothing to count."""
@@ -205,7 +199,7 @@ class DictInTransaction(Dict):
         """The commit writes everything."""
 
     def _due(self) -> None:
-        self._arm(self._limit)
+        """The commit writes everything."""
 
     def _touch(self, key: Any) -> None:
         transaction = self._inside()
