@@ -10,7 +10,7 @@ import io
 import json
 import math
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ Key = str | int | float | tuple[Any, ...] | None
 Stored = str | bytes
 
 SCALARS: frozenset[type] = frozenset((int, str, float, bool, type(None)))
+_TEXT: frozenset[type] = frozenset((str,))
 INT64_MIN, INT64_MAX = -(1 << 63), (1 << 63) - 1
 MAX_DEPTH = 500
 
@@ -204,6 +205,13 @@ def key_to_db(key: Key) -> str | int | bytes:
     elif isinstance(key, int) and INT64_MIN <= key <= INT64_MAX:
         return key
     return json.dumps(key, separators=(",", ":")).encode()
+
+
+def keys_to_db(keys: Sequence[Any]) -> Sequence[Any]:
+    """As `key_to_db` for each; nearly free where all are ASCII text."""
+    if _TEXT.issuperset(map(type, keys)) and "".join(keys).isascii():
+        return keys
+    return [key_to_db(key) for key in keys]
 
 
 def key_from_db(stored: str | int | bytes) -> Key:

@@ -8,36 +8,50 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from holdfast.codec import key_to_db, plain_key
+from holdfast.codec import keys_to_db, plain_key
+from holdfast.errors import InvalidError
 from holdfast.journal.table import Part, Table
 
 if TYPE_CHECKING:
     from holdfast.journal.journal import Journal
 
 LEAST = 4_096  # entries that are worth it
+_TEXT: frozenset[type] = frozenset((str,))
 CHUNK = 8_192  # entries in one SQLite transaction: some 30 ms
 
 
 def load(
-    journal: "Journal", table: Table, pairs: Iterable[tuple[Any, Any]], encode: Callable[[Any, Any], Any]
+    journal: "Journal", table: Table, pairs: Iterable[tuple[Any, Any]], encode: Callable[[Any], Any]
 ) -> Iterator[list[Any]]:
     """Store `pairs`, in order; yields the keys of each batch when it is in the file.
 
-    `encode(key, value)` gives what is stored. Under the gate, with nothing unsynced in this structure. An
+    `encode(value)` gives what is stored. Under the gate, with nothing unsynced in this structure. An
     exception, of the pairs or of encoding, leaves the batches before it stored and the rest not.
     """
     pairs = iter(pairs)
     while True:
-        chunk = {
-            key if key.__class__ is str else plain_key(key): value for key, value in islice(pairs, CHUNK)
-        }
+        chunk = dict(islice(pairs, CHUNK))
         if not chunk:
             return
-        texts = [encode(key, value) for key, value in chunk.items()]
+        if not _TEXT.issuperset(map(type, chunk)):
+            chunk = {plain_key(key): value for key, value in chunk.items()}
+        texts = _encode_all(table, chunk, encode)
         if table.renewed or table.flags:
             journal.folder.fold_all()  # old rows of deleted keys must go first
         _store(journal, table, list(chunk), texts)
         yield list(chunk)
+
+
+def _encode_all(table: Table, chunk: dict[Any, Any], encode: Callable[[Any], Any]) -> list[Any]:
+    try:
+        return list(map(encode, chunk.values()))
+    except InvalidError:
+        for key, value in chunk.items():
+            try:
+                encode(value)
+            except InvalidError as error:
+                raise InvalidError(f"{table.name}[{key!r}] was not stored: {error}") from None
+        raise
 
 
 def _store(journal: "Journal", table: Table, keys: list[Any], texts: list[Any]) -> None:
@@ -57,10 +71,7 @@ def _store(journal: "Journal", table: Table, keys: list[Any], texts: list[Any]) 
             "INSERT INTO entry(id, structure, key, value, stamp, node, flags, inner, seq) "
             f"VALUES(?,{table.id},?,?,{stamp},{journal.here},{table.default_flags},NULL,{seq}) {conflict}"
         )
-        rows = [
-            (identity, key if key.__class__ is str and key.isascii() else key_to_db(key), text)
-            for identity, (key, text) in enumerate(zip(keys, texts, strict=True), first)
-        ]
+        rows = zip(range(first, first + len(keys)), keys_to_db(keys), texts, strict=True)
         database.begin()
         try:
             database.many(insert, rows)

@@ -167,7 +167,7 @@ def _apply_some(journal: "Journal", changes: Changes, entries: list[EntryVersion
             journal.clock.observe(merge.newest(kept))
             if kept != mine:
                 merged[one.structure, one.key] = kept
-                by_table.setdefault(table, []).append((one.key, kept, mine is None or not mine.alive))
+                by_table.setdefault(table, []).append((one.key, kept, mine is not None and not mine.alive))
         if not by_table:
             return 0
         journal.append([_part(journal, table, kept) for table, kept in by_table.items()], source)
@@ -193,10 +193,10 @@ def _table_for(journal: "Journal", changes: Changes, one: EntryVersion) -> Table
 def _part(journal: "Journal", table: Table, kept: list[tuple[Any, Row, bool]]) -> Part:
     latest = {key: (row, anew) for key, row, anew in kept}
     if isinstance(table, FieldsTable):
-        renewed = [key for key, (_, anew) in latest.items() if anew and key in table.renewed]
+        renewed = [key for key, (row, anew) in latest.items() if anew and row.alive]
         return Part(table, list(latest), [merge.pack(row) for row, _ in latest.values()], [], renewed, {})
     alive = {key: row for key, (row, _) in latest.items() if row.alive}
     dead = {key: row for key, (row, _) in latest.items() if not row.alive}
     stamps = [(row.epoch[0], journal.node_of(row.epoch[1])) for row in (*dead.values(), *alive.values())]
-    renewed = [key for key in alive if table.cold.get(key, "") is None]
+    renewed = [key for key in alive if latest[key][1]]
     return Part(table, list(alive), [row.body for row in alive.values()], list(dead), renewed, {"stamps": stamps})

@@ -127,8 +127,6 @@ class Folder:
     def _fold_table(self, table: Table, keys: list[Any]) -> Iterator[None]:
         left = dict.fromkeys(keys)
         yield from self._read_values(table)
-        if table.renewed:
-            yield from self._fold_renewed(table, left)
         if len(left) * 8 > table.count_rows():
             yield from self._walk(table, left)
         yield from self._look_up(table, left)
@@ -139,20 +137,6 @@ class Folder:
         for start in range(0, len(wanted), READ_AT_ONCE):
             for seq in wanted[start : start + READ_AT_ONCE]:
                 self.journal.load_values(seq)
-            yield
-
-    def _fold_renewed(self, table: Table, left: dict[Any, None]) -> Iterator[None]:
-        """Keys that were deleted, or moved to the end: their old rows go, or become tombstones."""
-        dead = [key for key in left if key in table.renewed]
-        for chunk in _chunks(dead, SLICE_KEYS):
-            with _Writing(self.journal):
-                self.journal.database.many(
-                    "DELETE FROM entry WHERE structure=? AND key=?", [(table.id, key_to_db(k)) for k in chunk]
-                )
-                gone = [key for key in chunk if not table.is_live(key)]
-                self._insert(table, gone)
-            for key in gone:
-                left.pop(key, None)
             yield
 
     def _walk(self, table: Table, left: dict[Any, None]) -> Iterator[None]:
@@ -170,7 +154,7 @@ class Folder:
             for identity, stored in rows:
                 last = identity + 1
                 key = key_from_db(stored) if stored.__class__ is bytes else stored
-                if key in left and key in table.over:
+                if key in left and key in table.over and key not in table.renewed:
                     columns = table.folded_columns(key)
                     updates.append((*columns, identity))
                     del left[key]
@@ -182,7 +166,7 @@ class Folder:
             yield
 
     def _look_up(self, table: Table, left: dict[Any, None]) -> Iterator[None]:
-        """Keys that are new, or too few to walk the rows for."""
+        """Keys that are new, or too few to walk the rows for, in the order in which they came."""
         for chunk in _chunks(list(left), SLICE_KEYS):
             for part in _by_size(table, chunk):
                 with _Writing(self.journal):
@@ -192,6 +176,13 @@ class Folder:
     def _insert(self, table: Table, keys: list[Any]) -> None:
         database = self.journal.database
         keys = [key for key in keys if key in table.over]
+        moved = [key for key in keys if key in table.renewed]
+        if moved:  # deleted, or moved to the end: the old row goes in the same SQLite transaction
+            for key in moved:
+                table.text(key)  # a structure merged by fields needs its old row for that
+            database.many(
+                "DELETE FROM entry WHERE structure=? AND key=?", [(table.id, key_to_db(key)) for key in moved]
+            )
         last = database.value("SELECT max(id) FROM entry WHERE id<?", (table.end_id,)) or 0
         first = max(last + 1, table.first_id + 1)
         rows = [self._row(table, key, identity) for identity, key in enumerate(keys, first)]

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from holdfast import clock
-from holdfast.codec import decode, encode, key_from_db, key_to_db
+from holdfast.codec import decode, encode, key_from_db, keys_to_db
 from holdfast.engine import process
 from holdfast.engine.connection import Database
 from holdfast.errors import ClosedError, ConflictError, InvalidError, ReadOnlyError
@@ -500,13 +500,9 @@ class Journal:
 
 def _head(part: Part) -> tuple[Any, ...]:
     """What a batch says of its keys in one structure; with a sign at the end if `changes` must be read as well."""
-    head = (part.table.id, _db_keys(part.keys), _db_keys(part.gone), _db_keys(part.renewed))
+    head = (part.table.id, keys_to_db(part.keys), keys_to_db(part.gone), keys_to_db(part.renewed))
     return (*head, True) if part.meta else head
 
 
 def _keys(stored: Iterable[Any]) -> list[Any]:
     return [key_from_db(k) if k.__class__ is bytes else k for k in stored]
-
-
-def _db_keys(keys: Iterable[Any]) -> list[Any]:
-    return [k if k.__class__ is str and k.isascii() else key_to_db(k) for k in keys]

@@ -24,11 +24,14 @@ from holdfast.errors import CorruptError, InvalidError
 Stamp: TypeAlias = tuple[int, int]  # (hybrid clock stamp, node uid)
 Kind: TypeAlias = Literal["value", "fields", "counter", "set", "records"]
 Encode: TypeAlias = Callable[[Any], str]
-Decode: TypeAlias = Callable[[Any], Any]  # takes what Encode gave, and a serializer's bytes where there are such
+Decode: TypeAlias = Callable[[Any], Any]  # takes text, and bytes where a serializer gave such
 
 FLOOR: Stamp = (0, 0)
 MAX_DEPTH = 64  # levels of dicts that merge by fields; a dict below them is one whole value
 NOTHING: frozenset[str] = frozenset()
+
+_Pairs: TypeAlias = dict[int, tuple[int, int]]  # node: plus, minus
+_Versions: TypeAlias = dict[str, tuple[Stamp, bool]]  # element of a set: its stamp, alive
 
 
 class Row(NamedTuple):
@@ -81,7 +84,7 @@ def _join_fields(a: dict[str, Row], b: dict[str, Row]) -> dict[str, Row]:
     return joined
 
 
-def _join_counters(a: dict[int, tuple[int, int]], b: dict[int, tuple[int, int]]) -> dict[int, tuple[int, int]]:
+def _join_counters(a: _Pairs, b: _Pairs) -> _Pairs:
     joined = dict(a)
     for node, (plus, minus) in b.items():
         # Only the node itself steps its own pair, and only upwards: the greater is the later one.
@@ -90,9 +93,7 @@ def _join_counters(a: dict[int, tuple[int, int]], b: dict[int, tuple[int, int]])
     return joined
 
 
-def _join_sets(
-    a: dict[str, tuple[Stamp, bool]], b: dict[str, tuple[Stamp, bool]]
-) -> dict[str, tuple[Stamp, bool]]:
+def _join_sets(a: _Versions, b: _Versions) -> _Versions:
     joined = dict(a)
     for element, theirs in b.items():
         joined[element] = max(joined.get(element, theirs), theirs, key=_removal_last)
@@ -150,11 +151,11 @@ def value(row: Row, decode: Decode) -> Any:
     return decode(body)
 
 
-def _total(body: dict[int, tuple[int, int]]) -> int:
+def _total(body: _Pairs) -> int:
     return sum(plus - minus for plus, minus in body.values())
 
 
-def _elements(body: dict[str, tuple[Stamp, bool]]) -> list[str]:
+def _elements(body: _Versions) -> list[str]:
     return sorted(element for element, (_, alive) in body.items() if alive)
 
 
@@ -393,7 +394,7 @@ _DAMAGE = (msgspec.DecodeError, ValueError, IndexError, RecursionError)
 
 def _after_format(stored: bytes) -> memoryview:
     if stored[:1] != _FORMAT:
-        raise ValueError(f"its format is {stored[:1].hex() or 'missing'} and this version reads {_FORMAT.hex()}")
+        raise ValueError(f"its format is {stored[:1].hex() or 'missing'}, not {_FORMAT.hex()}")
     return memoryview(stored)[1:]
 
 
@@ -420,7 +421,7 @@ def _packed(row: Row, stamps: _Stamps) -> _Node:
     return _Records(at, [(*place, text) for place, text in body.items()])
 
 
-def _packed_counter(at: int, body: dict[int, tuple[int, int]]) -> _Counter:
+def _packed_counter(at: int, body: _Pairs) -> _Counter:
     return _Counter(at, [(node, _count(plus), _count(minus)) for node, (plus, minus) in body.items()])
 
 
@@ -460,7 +461,8 @@ def _unpacked(node: _Node, stamps: list[Stamp], depth: int) -> Row:
         return Row("value", epoch, True, node.blob)
     if isinstance(node, _Fields):
         _check_depth(depth)
-        fields = {_unspelled(name): _unpacked(field, stamps, depth + 1) for name, field in node.fields.items()}
+        below = depth + 1
+        fields = {_unspelled(name): _unpacked(field, stamps, below) for name, field in node.fields.items()}
         return Row("fields", epoch, True, fields)
     if isinstance(node, _Counter):
         return Row("counter", epoch, True, _unpacked_counter(node))
@@ -485,7 +487,7 @@ def _unsigned(at: int, stamps: list[Stamp]) -> tuple[Stamp, bool]:
     return (stamps[at], True) if at >= 0 else (stamps[~at], False)
 
 
-def _unpacked_counter(node: _Counter) -> dict[int, tuple[int, int]]:
+def _unpacked_counter(node: _Counter) -> _Pairs:
     return {one: (_number(plus), _number(minus)) for one, plus, minus in node.steps}
 
 
@@ -540,7 +542,7 @@ def reassemble(value: Any, epoch: Stamp, alive: bool, inner: bytes, encode: Enco
         usual, written, node = _INNER.decode(_after_format(inner))
         stamps = [epoch, FLOOR, *written]
         return _Joiner(stamps, stamps[usual], encode).row(value, node, 0)
-    except (*_DAMAGE, InvalidError) as error:
+    except _DAMAGE as error:
         raise _corrupt("the inner stamps of an entry", error) from error
 
 
@@ -576,7 +578,7 @@ class _Splitter:
                     continue
             yield _spelled(name), inner
 
-    def _set(self, at: int, body: dict[str, tuple[Stamp, bool]]) -> _InnerSet:
+    def _set(self, at: int, body: _Versions) -> _InnerSet:
         place = self.stamps.place
         gone = {element: place(stamp) for element, (stamp, alive) in body.items() if not alive}
         return _InnerSet(at, [place(body[element][0]) for element in _elements(body)], gone)
@@ -622,7 +624,7 @@ class _Joiner(NamedTuple):
                 body[name] = _dead(_dead_stamp(inner, self.stamps))  # type: ignore[arg-type]
         return body
 
-    def _set(self, value: Any, node: _InnerSet) -> dict[str, tuple[Stamp, bool]]:
+    def _set(self, value: Any, node: _InnerSet) -> _Versions:
         _fit(isinstance(value, list) and len(value) == len(node.alive), "elements of a set are missing")
         body = {self.encode(one): (self.stamps[at], True) for one, at in zip(value, node.alive)}
         body.update((element, (self.stamps[at], False)) for element, at in node.gone.items())

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 ID_BITS = 40  # entry.id = structure << 40 | order of arrival: the rows of one structure are one range
 LOCAL, EPHEMERAL = 1, 2  # flags of an entry: never leaves this file; not kept across a restart
 KEPT_IN_MEMORY = 64  # values; those of larger batches are read again from the file if they are wanted
+_VALUE_OF = "SELECT value FROM entry WHERE structure=? AND key=?"
 _MISSING: Any = object()
 
 
@@ -85,13 +86,12 @@ class Table:
             return found  # type: ignore[no-any-return]
         if key in self.over:
             return self._text_of_batch(key)
-        return self.row_value(key)
+        return self.journal.database.value(  # type: ignore[no-any-return]
+            _VALUE_OF, (self.id, key if key.__class__ is str and key.isascii() else key_to_db(key))
+        )
 
     def row_value(self, key: Any) -> Stored | None:
-        return self.journal.database.value(  # type: ignore[no-any-return]
-            "SELECT value FROM entry WHERE structure=? AND key=?",
-            (self.id, key if key.__class__ is str and key.isascii() else key_to_db(key)),
-        )
+        return self.journal.database.value(_VALUE_OF, (self.id, key_to_db(key)))  # type: ignore[no-any-return]
 
     def _text_of_batch(self, key: Any) -> Stored | None:
         if not self.journal.load_values(self.over[key]):

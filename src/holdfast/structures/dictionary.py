@@ -195,10 +195,12 @@ class Dict(MutableMapping[Any, Any]):
             hot, dirty = self._hot, self._dirty
             text: Any = ""
             while key not in hot:
-                text = self._stored(key)
+                text = dirty.get(key)
+                if text is None and key not in self._gone:
+                    text = self._table.text(key)
                 if text is None:
                     raise self._no_key(key)
-                value = self._visited(key)
+                value = self._visited(key) if self._pages else _MISSING
                 if value is _MISSING:
                     value = self._loads(text)
                     if self._serializer.tracked:
@@ -209,7 +211,9 @@ class Dict(MutableMapping[Any, Any]):
                         hot[key] = value
                 elif key not in hot:
                     hot[key] = value
-            self._grow(len(text))
+            self._hot_bytes += HOT_BYTES_A_VALUE + HOT_BYTES_A_CHARACTER * len(text)
+            if self._hot_bytes > self._cache_bytes:
+                self._evict(key)
             return hot[key]
 
     def _stored(self, key: Any) -> Any:
@@ -230,17 +234,12 @@ class Dict(MutableMapping[Any, Any]):
 
     # -- the cache --------------------------------------------------------------------------------------------
 
-    def _grow(self, characters: int) -> None:
-        self._hot_bytes += HOT_BYTES_A_VALUE + HOT_BYTES_A_CHARACTER * characters
-        if self._hot_bytes > self._cache_bytes:
-            self._evict()
-
-    def _evict(self) -> None:
-        """Let go of the older half of the hot values; never of one that is changed or held by somebody."""
+    def _evict(self, wanted: Any) -> None:
+        """Let go of the older half of the hot values; never of one that is changed, held or `wanted` now."""
         hot, dirty = self._hot, self._dirty
         before = len(hot)
         for key in list(hot)[: max(before // 2, 1)]:
-            if key in dirty:
+            if key in dirty or key == wanted:
                 continue
             node = hot.get(key)
             if node.__class__ in NODES and (references(node) > ALONE or is_held_inside(node)):
@@ -320,8 +319,10 @@ class Dict(MutableMapping[Any, Any]):
         self._take_visited(taken)
         keys, values = self._texts(taken)
         again = set(keys).intersection(removed) if removed else ()
-        renewed = [key for key in keys if key in again or key in self._moved or self._was_deleted(key)]
-        self._moved.clear()
+        renewed = []
+        if again or self._moved or self._table.renewed:
+            renewed = [key for key in keys if key in again or key in self._moved or self._was_deleted(key)]
+            self._moved.clear()
         if isinstance(self._table, FieldsTable):
             return self._collect_fields(self._table, keys, values, removed, renewed)
         return Part(self._table, keys, values, [k for k in removed if k not in again], renewed, {})
@@ -355,6 +356,7 @@ class Dict(MutableMapping[Any, Any]):
         deltas = {}
         for key in removed:
             deltas[key] = merge.deletion("fields", stamp)
+        renewed += [key for key in keys if key not in renewed and self._is_dead(table, key)]
         for key, text in zip(keys, values, strict=True):
             delta = self._delta(table, key, text, stamp, deleted=key in deltas)
             if delta is not None:
@@ -364,6 +366,10 @@ class Dict(MutableMapping[Any, Any]):
             return None
         packed = [merge.pack(delta) for delta in deltas.values()]
         return Part(table, list(deltas), packed, [], [k for k in renewed if k in deltas], {})
+
+    def _is_dead(self, table: FieldsTable, key: Any) -> bool:
+        row = table.row(key)
+        return row is not None and not row.alive
 
     def _delta(self, table: FieldsTable, key: Any, text: str, stamp: merge.Stamp, deleted: bool) -> merge.Row | None:
         value = self._loads(text)
@@ -580,7 +586,7 @@ class Dict(MutableMapping[Any, Any]):
         journal = self._journal
         with journal.writing():
             journal.sync()
-            for keys in bulk.load(journal, self._table, pairs, self._text_of):
+            for keys in bulk.load(journal, self._table, pairs, self._dumps):
                 self._foreign(keys)
             journal.folder.fold_if_due()
 
