@@ -69,7 +69,9 @@ def decode(text: Stored) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise CorruptError(f"a stored value is not JSON ({error}): run `holdfast check` on the file") from error
+        raise CorruptError(
+            f"a stored value is not JSON ({error}): run `holdfast check` on the file"
+        ) from error
 
 
 def _is_finite(value: object) -> bool:
@@ -140,7 +142,7 @@ def _plain(value: Any, path: str, depth: int) -> Any:
 def _plain_scalar(value: Any) -> Any:
     for kind in (bool, int, float, str):
         if isinstance(value, kind):
-            return kind(value.value) if hasattr(value, "value") and not type(value) is kind else kind(value)
+            return kind(value.value) if hasattr(value, "value") and type(value) is not kind else kind(value)
     return value
 
 
@@ -183,10 +185,12 @@ def plain_key(key: object) -> Key:
     if isinstance(key, str):
         return str(key)
     if key is None or key.__class__ is int:
-        return key  # type: ignore[return-value]
+        return key
     if isinstance(key, float):
         if math.isnan(key):
-            raise InvalidError("nan can't be a key: it is not equal to itself, so it could never be found again")
+            raise InvalidError(
+                "nan can't be a key: it is not equal to itself, so it could never be found again"
+            )
         return int(key) if key.is_integer() else float(key)
     if isinstance(key, int):
         return int(key)
@@ -283,7 +287,8 @@ def _optional(module: str, extra: str) -> Any:
 
 
 def _json_zstd_dumps(value: object) -> bytes:
-    return _optional("zstandard", "zstandard").ZstdCompressor(level=3).compress(encode(value).encode())
+    compress = _optional("zstandard", "zstandard").ZstdCompressor(level=3).compress
+    return bytes(compress(encode(value).encode()))
 
 
 def _json_zstd_loads(stored: bytes) -> Any:
@@ -322,5 +327,7 @@ def serializer(name: str, strict_json: bool = False) -> Serializer:
     if found is None:
         raise InvalidError(f"there is no serializer {name!r}; there are: {', '.join(sorted(SERIALIZERS))}")
     if strict_json and found is not JSON:
-        raise InvalidError(f"strict_json=True contradicts serializer={name!r}: it is for serializer='json' alone")
+        raise InvalidError(
+            f"strict_json=True contradicts serializer={name!r}: it is for serializer='json' alone"
+        )
     return STRICT_JSON if strict_json else found

@@ -91,7 +91,9 @@ def open(
         "wait_seconds": wait_seconds,
     }
     _check_options(options)
-    full = ":memory:" if os.fspath(path) == ":memory:" else os.path.realpath(os.path.expanduser(os.fspath(path)))
+    full = (
+        ":memory:" if os.fspath(path) == ":memory:" else os.path.realpath(os.path.expanduser(os.fspath(path)))
+    )
     with _registry_lock:
         opened = _find_open(full, options) or _open_anew(full, create, options)
         opened.handles += 1
@@ -107,7 +109,9 @@ def _check_options(options: dict[str, Any]) -> None:
         if isinstance(options[name], bool) or options[name] < least:
             raise InvalidError(f"{name}={options[name]!r} is out of range: it must be at least {least}")
     if options["sync_seconds"] is not None and options["sync_seconds"] <= 0:
-        raise InvalidError(f"sync_seconds={options['sync_seconds']!r} must be positive, or None for not by time")
+        raise InvalidError(
+            f"sync_seconds={options['sync_seconds']!r} must be positive, or None for not by time"
+        )
 
 
 def _find_open(full: str, options: dict[str, Any]) -> _Open | None:
@@ -214,17 +218,22 @@ class Hold:
             "local": _marks(local),
             "ephemeral": _marks(ephemeral),
         }
-        return self._structure(Dict, name, "dict", {k: v for k, v in wanted.items() if v not in (None, [])})
+        found: Dict = self._structure(
+            Dict, name, "dict", {k: v for k, v in wanted.items() if v not in (None, [])}
+        )
+        return found
 
     def tracker(self, name: str, *, max_tries: int = 0) -> Tracker:
         """The task tracker of that name, made if missing. `max_tries`: attempts a task gets; 0 is no limit."""
-        tracker = self._structure(Tracker, name, "tracker", {**Tracker.OPTIONS})
+        tracker: Tracker = self._structure(Tracker, name, "tracker", {**Tracker.OPTIONS})
         tracker.max_tries = max_tries
         return tracker
 
     def _structure(self, face: Any, name: str, kind: str, wanted: Options) -> Any:
-        if not isinstance(name, str) or not name:
-            raise InvalidError(f"{name!r} can't be the name of a structure: it must be a string that is not empty")
+        if name.__class__ is not str or not name:
+            raise InvalidError(
+                f"{name!r} can't be the name of a structure: it must be a string that is not empty"
+            )
         journal = self._journal
         options = {"merge": "value", "serializer": "json", **wanted}
         chosen = codec.serializer(options["serializer"], bool(options.get("strict_json")))
@@ -358,7 +367,7 @@ class Hold:
         if self._path == ":memory:":
             raise InvalidError("a hold in memory can't be sent to another process: open one with a path")
         self._journal.sync()
-        return _reopen, (self._path, {k: v for k, v in self._options.items()})
+        return _reopen, (self._path, self._options.copy())
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "shared" if self._journal.shared else "open"
@@ -386,5 +395,3 @@ def _refuse_contradictions(name: str, options: Options, chosen: codec.Serializer
         )
     if options["merge"] == "value" and any(isinstance(options.get(m), list) for m in ("local", "ephemeral")):
         raise InvalidError(f"{name!r}: naming local or ephemeral fields needs merge='fields'")
-
-

@@ -19,7 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 import holdfast
 from holdfast import codec
 from holdfast.journal import fold
-from holdfast.structures import dictionary
+from holdfast.structures import scanning
 
 KEYS = [
     "a", "b", "c", "ü", "", "1", "\ud800x", "nul\x00", 0, 1, True, False, 1.0, 0.0, -7, 2**70, 0.5, float("inf"), None,
@@ -38,7 +38,7 @@ SMALL = {
     (fold, "MOST_BATCHES"): 9,
     (fold, "KEPT_BATCHES"): 3,
     (fold, "DELETED_AT_ONCE"): 1,
-    (dictionary, "PAGE"): 2,
+    (scanning, "PAGE"): 2,
 }
 
 

@@ -163,7 +163,9 @@ def _open(path: str, readonly: bool) -> int | None:
             _fill(fd)
     except OSError as error:
         os.close(fd)
-        raise UnavailableError(f"{beside!r} could not be written ({error.strerror}): free space and open again") from error
+        raise UnavailableError(
+            f"{beside!r} could not be written ({error.strerror}): free space and open again"
+        ) from error
     return fd
 
 
@@ -195,7 +197,9 @@ def open_beside(path: str) -> int:
                 f"{beside!r}, which every writer of the hold needs, can't be written ({error.strerror}): make the "
                 "directory writable, or open the hold with readonly=True"
             ) from error
-        raise UnavailableError(f"{beside!r} could not be opened ({error.strerror}): see to it and open again") from error
+        raise UnavailableError(
+            f"{beside!r} could not be opened ({error.strerror}): see to it and open again"
+        ) from error
     return fd
 
 

@@ -10,7 +10,15 @@ import platform
 import sys
 import time
 
-_NUMBERS = {"x86_64": 202, "aarch64": 98, "riscv64": 98, "loongarch64": 98, "ppc64le": 221, "i686": 240, "armv7l": 240}
+_NUMBERS = {
+    "x86_64": 202,
+    "aarch64": 98,
+    "riscv64": 98,
+    "loongarch64": 98,
+    "ppc64le": 221,
+    "i686": 240,
+    "armv7l": 240,
+}
 _NUMBER = _NUMBERS.get(platform.machine())
 _WAIT, _WAKE = 0, 1
 

@@ -40,6 +40,8 @@ class Gate:
     """
 
     def __init__(self, path: str | None, counter: Counter, wait_seconds: float = 30.0) -> None:
+        self._fd: int | None = None
+        self._presence: int | None = None
         self.path = path
         self.counter = counter
         self.wait_seconds = wait_seconds
@@ -50,8 +52,6 @@ class Gate:
         self._guard = Lock()
         self._closed = False
         self._forked = False
-        self._fd: int | None = None
-        self._presence: int | None = None
         if path is not None:
             self._open(path)
 
@@ -176,13 +176,18 @@ class Gate:
         deadline = since + patience
         words = self.counter.words
         for pause in SHORT_TRIES_SECONDS:
-            if monotonic() + pause >= deadline:
+            if words[TURN_TAKEN] or monotonic() + pause >= deadline:
                 break
             time.sleep(pause)
             if not words[TURN_TAKEN] and locks.take(fd, locks.WRITER):
                 return
         self._wait_until(lambda: locks.take(fd, locks.TURN), TURN_FREED, since, deadline)
         try:
+            # The holder may go on for a moment: handing over after each short write would cost a sixth of all.
+            for pause in SHORT_TRIES_SECONDS:
+                if locks.take(fd, locks.WRITER):
+                    return
+                time.sleep(pause)
             words[TURN_TAKEN] = 1
             self._wait_until(lambda: locks.take(fd, locks.WRITER), FREED, since, deadline)
         finally:
@@ -195,7 +200,9 @@ class Gate:
         address = self.counter.address(word)
         pause, longest = SLICE_SECONDS
         while True:
-            seen = words[word]  # before the try: a release between the two changes it, and the sleep ends at once
+            seen = words[
+                word
+            ]  # read before the try: a release in between changes it, and the sleep ends at once
             if taken():
                 return
             left = deadline - monotonic()
@@ -303,8 +310,11 @@ class Gate:
         self.owner = None
         self._close_files()
 
+    def __del__(self) -> None:
+        self._close_files()
+
     def _close_files(self) -> None:
-        for fd in {self._fd, self._presence} - {None}:
+        for fd in {fd for fd in (self._fd, self._presence) if fd is not None}:
             with contextlib.suppress(OSError):
-                os.close(fd)  # type: ignore[arg-type]
+                os.close(fd)
         self._fd = self._presence = None

@@ -98,7 +98,9 @@ def _hook_once() -> None:
     if _hooked:
         return
     _hooked = True
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_parent, after_in_child=_after_fork_child)
+    os.register_at_fork(
+        before=_before_fork, after_in_parent=_after_fork_parent, after_in_child=_after_fork_child
+    )
     atexit.register(_at_exit)
     _hook_multiprocessing()
 
@@ -160,8 +162,8 @@ def _guarded(step: Callable[[], None]) -> None:
     """One member's failure is told on stderr and must not cost the others their turn."""
     try:
         step()
-    except Exception:
-        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+    except Exception as error:  # noqa: BLE001: told, not swallowed
+        sys.excepthook(type(error), error, error.__traceback__)
 
 
 # -- signals --------------------------------------------------------------------------------------------------

@@ -44,11 +44,15 @@ def refuse_strangers(path: str, *, create: bool) -> bool:
         check_parent(path)
         if create:
             return False
-        raise MissingError(f"there is no hold at {path!r}: check the path, or open it with create=True") from None
+        raise MissingError(
+            f"there is no hold at {path!r}: check the path, or open it with create=True"
+        ) from None
     except NotADirectoryError as error:
         raise MissingError(f"the directory of {path!r} does not exist, a file is in its place") from error
     except OSError as error:
-        raise UnavailableError(f"{path!r} can't be read ({error.strerror}): see to its permissions") from error
+        raise UnavailableError(
+            f"{path!r} can't be read ({error.strerror}): see to its permissions"
+        ) from error
     if not size:
         if create:
             return False
@@ -79,7 +83,9 @@ def _check_header(path: str, header: bytes, size: int) -> None:
         name = _APPLICATIONS.get(application, "another application")
         raise CorruptError(f"{path!r} is a SQLite database of {name}, not a hold; it was left as it is")
     if application == 0 and schema_cookie != 0:
-        raise CorruptError(f"{path!r} is a SQLite database of another application, not a hold; it was left as it is")
+        raise CorruptError(
+            f"{path!r} is a SQLite database of another application, not a hold; it was left as it is"
+        )
     if application == APPLICATION_ID:
         check_format(path, found_format)
     # With a log, pages may be there alone: a checkpoint that was killed has written the first page and not the last.

@@ -87,6 +87,7 @@ def _store(journal: "Journal", table: Table, keys: list[Any], texts: list[Any]) 
 def _has_tombstones(table: Table) -> bool:
     return bool(
         table.journal.database.value(
-            "SELECT 1 FROM entry WHERE id>=? AND id<? AND value IS NULL LIMIT 1", (table.first_id, table.end_id)
+            "SELECT 1 FROM entry WHERE id>=? AND id<? AND value IS NULL LIMIT 1",
+            (table.first_id, table.end_id),
         )
     )

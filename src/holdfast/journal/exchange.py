@@ -61,7 +61,9 @@ class Changes:
         try:
             version, cursor, structures, entries = msgspec.msgpack.decode(stored)
             if version != FORMAT:
-                raise CorruptError(f"these changes have format {version}, and this holdfast reads {FORMAT}: update it")
+                raise CorruptError(
+                    f"these changes have format {version}, and this holdfast reads {FORMAT}: update it"
+                )
             return cls(
                 cursor,
                 structures,
@@ -86,7 +88,9 @@ def since(journal: "Journal", cursor: int) -> Changes:
             # From now on tombstones are kept: others may have to learn of deletions.
             journal.database.run("INSERT OR REPLACE INTO meta(key, value) VALUES('exchanged', 1)")
         if cursor > journal.seen or cursor < 0:
-            raise InvalidError(f"the cursor {cursor} is not of this hold, which is at {journal.seen}: begin with 0")
+            raise InvalidError(
+                f"the cursor {cursor} is not of this hold, which is at {journal.seen}: begin with 0"
+            )
         changed = _changed_keys(journal, cursor)
         entries = []
         structures = {}
@@ -199,4 +203,6 @@ def _part(journal: "Journal", table: Table, kept: list[tuple[Any, Row, bool]]) -
     dead = {key: row for key, (row, _) in latest.items() if not row.alive}
     stamps = [(row.epoch[0], journal.node_of(row.epoch[1])) for row in (*dead.values(), *alive.values())]
     renewed = [key for key in alive if latest[key][1]]
-    return Part(table, list(alive), [row.body for row in alive.values()], list(dead), renewed, {"stamps": stamps})
+    return Part(
+        table, list(alive), [row.body for row in alive.values()], list(dead), renewed, {"stamps": stamps}
+    )

@@ -230,7 +230,9 @@ class Folder:
     def _drop_tombstones(self, upto: int) -> None:
         """Without a remote nobody needs a tombstone, save local readers that lag behind."""
         database = self.journal.database
-        if database.value("SELECT 1 FROM remote") or database.value("SELECT value FROM meta WHERE key='exchanged'"):
+        if database.value("SELECT 1 FROM remote") or database.value(
+            "SELECT value FROM meta WHERE key='exchanged'"
+        ):
             return
         oldest = upto - KEPT_BATCHES
         dead = database.value("SELECT value FROM meta WHERE key='tombstones'") or 0

@@ -6,7 +6,7 @@ A copy of a hold in use may lack what was in its `-wal`: that is refused, since 
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from holdfast import clock
 from holdfast.errors import CorruptError
@@ -34,7 +34,9 @@ def adopt_identity(journal: "Journal", had_wal: bool) -> int:
     """The number of our node in this file; a new node for a new file or a copy. Under the gate."""
     database = journal.database
     mine = fingerprint(journal.path)
-    stored = dict(database.rows("SELECT key, value FROM meta WHERE key IN ('fingerprint', 'node', 'open')"))
+    stored: dict[str, Any] = dict(
+        database.rows("SELECT key, value FROM meta WHERE key IN ('fingerprint', 'node', 'open')")
+    )
     if stored.get("fingerprint") == mine:
         if not stored.get("open"):
             database.run("INSERT OR REPLACE INTO meta(key, value) VALUES('open', 1)")

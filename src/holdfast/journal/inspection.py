@@ -54,18 +54,22 @@ def _first(problems: Iterator[str]) -> list[str]:
 
 
 def _check_meta(journal: "Journal") -> Iterator[str]:
-    meta = dict(journal.database.rows("SELECT key, value FROM meta"))
+    meta: dict[str, Any] = dict(journal.database.rows("SELECT key, value FROM meta"))
     newest = journal.database.value("SELECT max(seq) FROM batch") or 0
     if (meta.get("folded") or 0) > max(newest, meta.get("folded") or 0):
         yield "meta: folded is past the newest batch"
     if not journal.readonly and meta.get("node") is None:
         yield "meta: the file has no node id"
-    if meta.get("node") is not None and not journal.database.value("SELECT 1 FROM node WHERE id=?", (meta["node"],)):
+    if meta.get("node") is not None and not journal.database.value(
+        "SELECT 1 FROM node WHERE id=?", (meta["node"],)
+    ):
         yield f"meta: node {meta['node']} is not in the table of nodes"
 
 
 def _check_structures(journal: "Journal") -> Iterator[str]:
-    for identity, name, kind, options in journal.database.rows("SELECT id, name, kind, options FROM structure"):
+    for identity, name, kind, options in journal.database.rows(
+        "SELECT id, name, kind, options FROM structure"
+    ):
         if kind not in KINDS:
             yield f"structure {name!r} (id {identity}) has the unknown kind {kind!r}"
         try:
@@ -87,7 +91,9 @@ def _check_entries(journal: "Journal") -> Iterator[str]:
         last = rows[-1][0]
 
 
-def _check_entry(journal: "Journal", tables: dict[int, Any], newest: int, row: tuple[Any, ...]) -> Iterator[str]:
+def _check_entry(
+    journal: "Journal", tables: dict[int, Any], newest: int, row: tuple[Any, ...]
+) -> Iterator[str]:
     identity, structure, key, value, stamp, node, flags, inner, seq = row
     table = tables.get(structure)
     where = f"entry {identity} ({table.name if table else structure}[{key!r}])"
@@ -139,7 +145,7 @@ def _check_batches(journal: "Journal") -> Iterator[str]:
         expected = seq + 1
         try:
             heads, bodies = msgspec.msgpack.decode(keys), msgspec.msgpack.decode(changes)
-            for (identity, set_keys, gone, *_), (values, meta) in zip(heads, bodies, strict=True):
+            for (identity, set_keys, *_), (values, meta) in zip(heads, bodies, strict=True):
                 if len(set_keys) != len(values) and not (meta or {}).get("rows"):
                     yield f"batch {seq}: {len(set_keys)} keys and {len(values)} values"
                 if identity not in identities and seq > journal.folded:

@@ -121,7 +121,9 @@ class Journal:
         for (identity, changed, gone, renewed, *_), (values, meta) in zip(
             _unpack(keys), _unpack(changes), strict=True
         ):
-            yield Part(self.table_of(identity), _keys(changed), values, _keys(gone), _keys(renewed), meta or {})
+            yield Part(
+                self.table_of(identity), _keys(changed), values, _keys(gone), _keys(renewed), meta or {}
+            )
 
     def _absorb(self, seq: int, keys: bytes, changes: bytes) -> list[Part]:
         parts = list(self._parts(keys, changes))
@@ -190,8 +192,7 @@ class Journal:
                 table = self.find_table(name) or self._create(name, kind, options)
         if table.kind != kind:
             raise InvalidError(
-                f"{name!r} in {self.path!r} is a {table.kind}, not a {kind}: "
-                f"use hold.{table.kind}({name!r})"
+                f"{name!r} in {self.path!r} is a {table.kind}, not a {kind}: use hold.{table.kind}({name!r})"
             )
         return table
 
@@ -323,7 +324,9 @@ class Journal:
         if self.closed:
             raise ClosedError(f"{self.path!r} is closed: open it again with holdfast.open()")
         if self.readonly:
-            raise ReadOnlyError(f"{self.path!r} is open read-only: open it without readonly=True to change it")
+            raise ReadOnlyError(
+                f"{self.path!r} is open read-only: open it without readonly=True to change it"
+            )
 
     def catch_up(self) -> None:
         """Take in what others wrote, if they did. Under the gate, so the counter is set right as well."""
@@ -459,7 +462,9 @@ class Journal:
             try:
                 self.sync(every=False)
             except Exception:
-                log.exception("could not sync %r before a fork; the child does not see the last changes", self.path)
+                log.exception(
+                    "could not sync %r before a fork; the child does not see the last changes", self.path
+                )
 
     def after_fork_child(self) -> None:
         self.lock = threading.RLock()

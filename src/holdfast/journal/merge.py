@@ -28,6 +28,7 @@ Decode: TypeAlias = Callable[[Any], Any]  # takes text, and bytes where a serial
 
 FLOOR: Stamp = (0, 0)
 MAX_DEPTH = 64  # levels of dicts that merge by fields; a dict below them is one whole value
+COUNTER_BITS = 1_000  # of the greatest int that a counter is given: far below where JSON and Python stop
 NOTHING: frozenset[str] = frozenset()
 
 _Pairs: TypeAlias = dict[int, tuple[int, int]]  # node: plus, minus
@@ -131,7 +132,8 @@ def newest(row: Row) -> int:
     if row.kind == "fields":
         return max((row.epoch[0], *map(newest, row.body.values())))
     if row.kind == "set":
-        return max((row.epoch[0], *(stamp[0] for stamp, _ in row.body.values())))
+        versions: _Versions = row.body
+        return max((row.epoch[0], *(stamp[0] for stamp, _ in versions.values())))
     return row.epoch[0]
 
 
@@ -274,9 +276,10 @@ class _Writer(NamedTuple):
         return FLOOR if old is None else self.stamp
 
     def _counter(self, name: str, old: Row | None, one: Any) -> Row | None:
-        if one.__class__ is not int:
+        if one.__class__ is not int or one.bit_length() > COUNTER_BITS:
+            found = "one of so many digits" if one.__class__ is int else type(one).__name__
             raise InvalidError(
-                f"the field {name!r} is a counter, which holds an int and not {type(one).__name__}: "
+                f"the field {name!r} is a counter, which holds an int and not {found}: "
                 "give it an int, or use a field that is no counter"
             )
         standing = old is not None and old.kind == "counter"
@@ -314,7 +317,7 @@ class _Writer(NamedTuple):
 
 _FORMAT = b"\x01"
 _Whole = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
-_Count = _Whole | bytes  # bytes where 63 bits do not do
+_Count = _Whole | Annotated[bytes, msgspec.Meta(max_length=COUNTER_BITS // 4)]  # bytes past 63 bits
 _StampList = list[tuple[_Whole, _Whole]]
 
 
@@ -497,7 +500,7 @@ def _number(count: _Count) -> int:
 
 # -- beside a readable value ----------------------------------------------------------------------------------
 # The entry table keeps what a row reads as, and beside it only what that does not say. A field that is a plain
-# value with the usual stamp (that of the first such field) is not even named: a row written at once costs 25 bytes.
+# value with the usual stamp (that of the first such field) is not even named: a row written at once costs 27 bytes.
 
 
 class _InnerFields(msgspec.Struct, array_like=True, tag=2, forbid_unknown_fields=True):

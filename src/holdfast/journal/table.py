@@ -30,7 +30,9 @@ class Part(NamedTuple):
     values: list[Any]  # stored values; for structures merged by fields, packed delta rows
     gone: list[Any]
     renewed: list[Any]  # keys among `keys` that move to the end
-    meta: dict[str, Any]  # "stamps": a (stamp, node) for each key, where they came from elsewhere; "flags"; "rows": see bulk.py
+    meta: dict[
+        str, Any
+    ]  # "stamps": a (stamp, node) for each key, where they came from elsewhere; "flags"; "rows": see bulk.py
 
 
 class Structure(Protocol):
@@ -53,7 +55,9 @@ class Structure(Protocol):
 class Table:
     """A structure whose entries are whole values: the last writer of a key wins."""
 
-    def __init__(self, journal: "Journal", identity: int, name: str, kind: str, options: dict[str, Any]) -> None:
+    def __init__(
+        self, journal: "Journal", identity: int, name: str, kind: str, options: dict[str, Any]
+    ) -> None:
         self.journal = journal
         self.id = identity
         self.name = name
@@ -137,7 +141,8 @@ class Table:
         unknown = [key for key in self.over if key not in self.present]
         if len(unknown) > max(500, self.count_rows() // 20):
             rows = self.journal.database.rows(
-                "SELECT key FROM entry WHERE id>=? AND id<? AND value IS NOT NULL", (self.first_id, self.end_id)
+                "SELECT key FROM entry WHERE id>=? AND id<? AND value IS NOT NULL",
+                (self.first_id, self.end_id),
             )
             stored = set(map(self.journal.key_of, rows))
             self.present.update((key, key in stored) for key in unknown)
@@ -277,7 +282,8 @@ class FieldsTable(Table):
 
     def _folded_row(self, key: Any) -> Row | None:
         found = self.journal.database.rows(
-            "SELECT value, stamp, node, inner FROM entry WHERE structure=? AND key=?", (self.id, key_to_db(key))
+            "SELECT value, stamp, node, inner FROM entry WHERE structure=? AND key=?",
+            (self.id, key_to_db(key)),
         )
         if not found:
             return None
@@ -285,17 +291,19 @@ class FieldsTable(Table):
         epoch = (stamp, self.journal.uid_of(node))
         if inner is None:
             return Row("value", epoch, text is not None, text)
-        return merge.reassemble(self.journal.decode(text), epoch, text is not None, inner, self.journal.encode)
+        return merge.reassemble(
+            self.journal.decode(text), epoch, text is not None, inner, self.journal.encode
+        )
 
     def text(self, key: Any) -> Stored | None:
         if key not in self.over:
             return self.row_value(key)
         found = self.cold.get(key, _MISSING)
         if found is _MISSING:
-            found = self.cold[key] = self._text_of(self.row(key))
+            found = self.cold[key] = self.text_of(self.row(key))
         return found  # type: ignore[no-any-return]
 
-    def _text_of(self, row: Row | None) -> Stored | None:
+    def text_of(self, row: Row | None) -> Stored | None:
         if row is None or not row.alive:
             return None
         if row.kind == "value":

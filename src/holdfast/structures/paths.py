@@ -2,7 +2,7 @@
 
 import operator
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from holdfast.structures.tracked import plain
 
@@ -116,24 +116,24 @@ class Path:
     def __ior__(self, other: Any) -> Any:
         return self._in_place(operator.ior, other)
 
-    def _refuse_reading(self) -> Any:
+    def _refuse_reading(self) -> NoReturn:
         where = "".join(f"[{step!r}]" for step in self._steps)
         raise TypeError(f"{self!r} is for changing; to read, leave `.set` out: d{where}")
 
     def __len__(self) -> int:
-        return self._refuse_reading()
+        self._refuse_reading()
 
     def __iter__(self) -> Any:
-        return self._refuse_reading()
+        self._refuse_reading()
 
     def __contains__(self, item: object) -> bool:
-        return self._refuse_reading()
+        self._refuse_reading()
 
     def __bool__(self) -> bool:
-        return self._refuse_reading()
+        self._refuse_reading()
 
     def __eq__(self, other: object) -> bool:
-        return self._refuse_reading()
+        self._refuse_reading()
 
     __hash__ = None  # type: ignore[assignment]
 

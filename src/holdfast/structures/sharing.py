@@ -11,12 +11,12 @@ Switching the class keeps the plain one free of tests: it pays nothing for what 
 
 import operator
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from threading import get_ident
 from typing import Any
 
 from holdfast.codec import SCALARS, plain_key
-from holdfast.errors import ClosedError, ConflictError, InvalidError, ReadOnlyError
+from holdfast.errors import ClosedError, ConflictError, ReadOnlyError
 from holdfast.journal.table import FieldsTable, Part
 from holdfast.journal.transaction import Transaction, current
 from holdfast.structures.dictionary import Dict
@@ -259,10 +259,8 @@ class ReadOnlyDict(Dict):
     def __delitem__(self, key: Any) -> None:
         raise self._refuse()
 
-    @contextmanager
-    def _atomically(self) -> Iterator[None]:
+    def _atomically(self) -> AbstractContextManager[None]:
         raise self._refuse()
-        yield
 
     def _change(self, node: Any, change: Callable[[], Any]) -> Any:
         raise self._refuse()
@@ -278,7 +276,8 @@ class ClosedDict(Dict):
 
     def _refuse(self, *args: Any, **keywords: Any) -> Any:
         raise ClosedError(
-            f"{self._table.name!r} is closed, because its hold {self._journal.path!r} is: open it again with holdfast.open()"
+            f"{self._table.name!r} is closed, because its hold {self._journal.path!r} is: "
+            "open it again with holdfast.open()"
         )
 
     __getitem__ = __setitem__ = __delitem__ = __contains__ = __len__ = __iter__ = _refuse

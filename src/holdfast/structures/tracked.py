@@ -145,7 +145,7 @@ def _inside(node: Any, value: Any) -> Any:
     if node.__class__ in _COLD:
         return value
     if node.__class__ is FlatDict:
-        node.__class__ = WarmDict
+        _switch(node, WarmDict)
     return track(value, node._owner, node._key)
 
 
@@ -161,7 +161,7 @@ def references(value: Any) -> int:
 
 # Found by counting, because interpreters differ in what a call adds.
 _probe = [object()]
-ALONE = [references(one) for one in _probe][0]
+ALONE = [references(one) for one in _probe][0]  # noqa: RUF015 (another shape would count otherwise)
 
 
 def maybe_held(page: dict[Any, Any]) -> list[Any]:
@@ -192,6 +192,10 @@ def _renew_lock() -> None:
 os.register_at_fork(after_in_child=_renew_lock)  # another thread may have held it at the fork
 
 
+def _switch(node: Any, kind: type) -> None:
+    node.__class__ = kind
+
+
 def _warm(node: Any) -> None:
     """Wrap one level more, and let the builtin do the reading from now on."""
     with _warming:
@@ -203,12 +207,12 @@ def _warm(node: Any) -> None:
                 if value.__class__ is dict or value.__class__ is list:
                     dict.__setitem__(node, name, track(value, owner, key))
                     flat = False
-            node.__class__ = FlatDict if flat else WarmDict
+            _switch(node, FlatDict if flat else WarmDict)
         elif node.__class__ is ColdList:
             for index, value in enumerate(list.__iter__(node)):
                 if value.__class__ is dict or value.__class__ is list:
                     list.__setitem__(node, index, track(value, owner, key))
-            node.__class__ = WarmList
+            _switch(node, WarmList)
 
 
 def _done(node: Any) -> None:
@@ -221,14 +225,14 @@ def _done(node: Any) -> None:
         owner._due()
 
 
-def _changer(make: Callable[..., Any], name: str) -> Any:
+def _changer(make: Any, name: str) -> Any:
     """A method that changes its container by `make(node, *args)`, checked, marked and atomic where shared."""
 
     def method(self: Any, *args: Any, **keywords: Any) -> Any:
         if self.__class__ in _COLD:
             _warm(self)
         if self.__class__ is FlatDict:
-            self.__class__ = WarmDict  # what is put in may be a container
+            _switch(self, WarmDict)  # what is put in may be a container
         if self._owner._careful:
             return self._owner._change(self, lambda: make(self, *args, **keywords))
         result = make(self, *args, **keywords)
@@ -277,7 +281,7 @@ class TrackedDict(dict[str, Any]):
 def _set_in_dict_carefully(node: Any, key: object, value: Any) -> None:
     def change() -> None:
         if node.__class__ is FlatDict:
-            node.__class__ = WarmDict
+            _switch(node, WarmDict)
         name = node._owner._nested_key(key)
         new = adopt(value, node)
         _drop(dict.get(node, name))
@@ -375,7 +379,7 @@ class FlatDict(TrackedDict):
                 _dict_set(self, key, value)
                 self._owner._dirty[self._key] = None
         else:
-            self.__class__ = WarmDict  # type: ignore[assignment]
+            _switch(self, WarmDict)
             self[key] = value
 
 
@@ -389,7 +393,17 @@ class ColdDict(TrackedDict):
         self[key] = value
 
 
-for _name in ("__getitem__", "get", "items", "values", "__iter__", "copy", "__or__", "__ror__", "__reversed__"):
+for _name in (
+    "__getitem__",
+    "get",
+    "items",
+    "values",
+    "__iter__",
+    "copy",
+    "__or__",
+    "__ror__",
+    "__reversed__",
+):
     setattr(ColdDict, _name, _reader(dict, _name))
 
 

@@ -72,7 +72,9 @@ class Tracker(Dict):
 
     def _assign(self, key: Any, value: Any) -> None:
         if not isinstance(value, Mapping):
-            raise InvalidError(f"{self.name}[{key!r}]: a task is a dict of its fields, not a {type(value).__name__}")
+            raise InvalidError(
+                f"{self.name}[{key!r}]: a task is a dict of its fields, not a {type(value).__name__}"
+            )
         super()._assign(key, {**DEFAULTS, **value})
         if self._waiting is not None:
             self._waiting.append(plain_key(key))
@@ -93,7 +95,9 @@ class Tracker(Dict):
     def add(self, key: Any, value: Mapping[str, Any] | None = None) -> None:
         """Add a task. Raises ConflictError if it is there already."""
         if not self.add_if_absent(key, value):
-            raise ConflictError(f"{key!r} is already a task of {self.name!r}: use add_if_absent() to let it be")
+            raise ConflictError(
+                f"{key!r} is already a task of {self.name!r}: use add_if_absent() to let it be"
+            )
 
     def add_if_absent(self, key: Any, value: Mapping[str, Any] | None = None) -> bool:
         """Add a task unless it is there; whether it was added."""

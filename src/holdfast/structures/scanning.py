@@ -1,0 +1,151 @@
+"""Looking over all entries of a Dict, in order, while they may change.
+
+Rows are read a page at a time; then come the keys that are not in the rows yet, in the order in which they came, and
+those that are added meanwhile. Nothing is cached: of what was given out, only that becomes hot which somebody kept.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from holdfast.codec import key_from_db
+from holdfast.structures.entries import Entries
+from holdfast.structures.tracked import (
+    ALONE,
+    LOOSE,
+    ColdDict,
+    is_held_inside,
+    maybe_held,
+    references,
+    track,
+)
+
+PAGE = 256  # rows that one step of an iteration reads
+Keys = set[Any]
+
+
+class Scanning(Entries):
+    """Iteration over the entries."""
+
+    __slots__ = ()
+
+    def _scan(self, values: bool) -> Iterator[tuple[Any, Any]]:
+        """All pairs in order, and those that are added meanwhile. Fills no cache."""
+        table = self._table
+        last = table.first_id
+        added: Keys = set()
+        while True:
+            last = yield from self._scan_rows(last, added, values)
+            batch = self._not_in_rows(added, last)
+            if not batch and not self._has_rows_after(last):
+                return
+            for key in batch:
+                added.add(key)
+                if key in self:
+                    yield key, self[key] if values else None
+
+    def _has_rows_after(self, last: int) -> bool:
+        return bool(
+            self._journal.database.value(
+                "SELECT 1 FROM entry WHERE id>=? AND id<? LIMIT 1", (last, self._table.end_id)
+            )
+        )
+
+    def _not_in_rows(self, added: Keys, last: int) -> list[Any]:
+        """Keys that are newer than the rows, in the order in which they came."""
+        table = self._table
+        with self._journal.lock:
+            stored = [
+                key
+                for key in list(table.over)
+                if key not in added
+                and (key in table.renewed or not table.has_row(key))
+                and table.is_live(key)
+                and (key not in self._gone)
+                and key not in self._moved
+            ]
+            unsynced = [
+                key
+                for key in list(self._dirty)
+                if key not in added and (key in self._moved or key in self._gone or (not table.has(key)))
+            ]
+        return list(dict.fromkeys([*stored, *unsynced]))
+
+    def _scan_rows(self, last: int, added: Keys, values: bool) -> Any:
+        table, database = self._table, self._journal.database
+        columns = "id, key, value" if values else "id, key, NULL"
+        query = (
+            f"SELECT {columns} FROM entry WHERE id>=? AND id<? AND value IS NOT NULL ORDER BY id LIMIT {PAGE}"
+        )
+        while True:
+            rows = database.rows(query, (last, table.end_id))
+            if not rows:
+                return last
+            yield from self._page(rows, added, values)
+            last = rows[-1][0] + 1
+
+    def _page(self, rows: list[Any], added: Keys, values: bool) -> Iterator[tuple[Any, Any]]:
+        table = self._table
+        if not values:
+            clean = not (table.over or self._dirty or self._gone or added)
+            for _, key, _ in rows:
+                if key.__class__ is bytes:
+                    key = key_from_db(key)
+                if clean or self._is_current(key, added):
+                    yield key, None
+            return
+        page: dict[Any, Any] = {}
+        self._pages.append(page)
+        hot, loads, tracked = self._hot, self._loads, self._serializer.tracked
+        try:
+            for _, key, text in rows:
+                if key.__class__ is bytes:
+                    key = key_from_db(key)
+                if key in hot or table.over or self._dirty or self._gone or added:
+                    if not self._is_current(key, added):
+                        continue
+                    if key in hot or key in self._dirty or key in table.over:
+                        yield key, self[key]
+                        continue
+                value = loads(text)
+                if tracked:
+                    kind = value.__class__  # as `track` does, without the call
+                    if kind is dict:
+                        page[key] = value = ColdDict(value)
+                        value._owner = self
+                        value._key = key
+                    elif kind is list:
+                        page[key] = value = track(value, self, key)
+                yield key, value
+            value = None
+        finally:
+            self._keep_held(page)
+
+    def _is_current(self, key: Any, added: Keys) -> bool:
+        """Whether a row says where its key stands in the order: not if it was deleted or moved since."""
+        if key in added or key in self._gone or key in self._moved:
+            return False
+        table = self._table
+        return key not in table.renewed or key not in table.over
+
+    def _keep_held(self, page: dict[Any, Any]) -> None:
+        """What an iteration gave out and somebody kept, or changed, becomes hot.
+
+        The newest page is looked at later: the loop that runs over it still holds its last value.
+        """
+        with self._journal.lock:
+            for earlier in self._pages[:-1]:
+                self._settle_page(earlier)
+            self._pages[:-1] = []
+            kept = {key: page[key] for key in maybe_held(page)}
+            page.clear()
+            page.update(kept)
+            if not page:
+                self._pages.clear()
+
+    def _settle_page(self, page: dict[Any, Any]) -> None:
+        hot = self._hot
+        for key in list(page):
+            node = page.pop(key)
+            node_is_kept = key in self._dirty or references(node) > ALONE - 1 or is_held_inside(node)
+            if node_is_kept and key not in hot and node._owner is not LOOSE and self._dirty.get(key) is None:
+                hot[key] = node
