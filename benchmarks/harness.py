@@ -58,11 +58,15 @@ class Row:
     ratio_of: str = ""  # what the ratio is taken against
     bar: Bar | None = None
     judged: float | None = None  # the value that the bar is about: the ratio, or a figure
+    quartiles: tuple[float, float] | None = None  # of the ratios of the rounds
 
     @property
     def verdict(self) -> str:
+        """`on the edge` when the bar lies between the quartiles: another run may well say the opposite."""
         if self.bar is None or self.judged is None:
             return "–"
+        if self.quartiles and self.quartiles[0] < self.bar.limit < self.quartiles[1]:
+            return "on the edge"
         return "met" if self.bar.met(self.judged) else "NOT MET"
 
 
@@ -119,11 +123,22 @@ class Rounds:
                 found[who] = figure * scale
         return found | dict.fromkeys(self._missing)
 
+    def ratios(self, over: tuple[str, str], under: tuple[str, str]) -> list[float]:
+        """(who, what) / (who, what) of each round."""
+        pairs = zip(self.series(*over), self.series(*under), strict=False)
+        return [a / b for a, b in pairs if b > 0]
+
     def ratio(self, over: tuple[str, str], under: tuple[str, str]) -> float | None:
         """Median over rounds of (who, what) / (who, what)."""
-        pairs = zip(self.series(*over), self.series(*under), strict=False)
-        ratios = [a / b for a, b in pairs if b > 0]
+        ratios = self.ratios(over, under)
         return statistics.median(ratios) if ratios else None
+
+    def worst(self, what: str, scale: float = 1.0) -> dict[str, float | None]:
+        """As `figures`, of each contestant's highest round instead of its median one."""
+        return {
+            who: None if figure is None else max(self.series(who, what)) * scale
+            for who, figure in self.figures(what).items()
+        }
 
     def slower(
         self, what: str, peer: str, bar: Bar | None, *, title: str, unit: str, scale: float, clock: str
@@ -150,12 +165,21 @@ class Rounds:
         clock: str,
     ) -> Row:
         ratio = self.ratio(over, under)
-        return Row(title, unit, clock, self.figures(what, scale), ratio, ratio_of, bar, ratio)
+        quartiles = spread(self.ratios(over, under))
+        return Row(title, unit, clock, self.figures(what, scale), ratio, ratio_of, bar, ratio, quartiles)
 
 
 def absolute(title: str, unit: str, clock: str, figures: dict[str, float | None], bar: Bar | None) -> Row:
     """A row whose bar is about our own figure."""
     return Row(title, unit, clock, {OURS: None} | figures, bar=bar, judged=figures.get(OURS))
+
+
+def spread(values: Sequence[float]) -> tuple[float, float] | None:
+    """The lower and upper quartile; None of too few to have any."""
+    if len(values) < 4:
+        return None
+    low, _, high = statistics.quantiles(values, n=4, method="inclusive")
+    return low, high
 
 
 def short(value: float | None) -> str:

@@ -44,6 +44,8 @@ def cells(row: Row, contestants: list[str]) -> list[str]:
         return short(row.figures[who])
 
     ratio = "" if row.ratio is None else f"{short(row.ratio)}× ({row.ratio_of})"
+    if row.quartiles:
+        ratio += f" {short(row.quartiles[0])}–{short(row.quartiles[1])}"
     bar = "" if row.bar is None else str(row.bar)
     return [row.measurement, row.unit, row.clock, *map(figure, contestants), ratio, bar, row.verdict]
 
@@ -69,6 +71,7 @@ def as_plain(table: Table) -> dict[str, Any]:
                 "clock": row.clock,
                 "figures": row.figures,
                 "ratio": row.ratio,
+                "quartiles": row.quartiles,
                 "bar": None if row.bar is None else str(row.bar),
                 "verdict": row.verdict,
             }
@@ -91,7 +94,7 @@ def show(table: Table) -> None:
     grid = Grid(title=table.title, title_justify="left")
     for number, head in enumerate(header(table)):
         grid.add_column(head, justify="left" if number < 3 else "right")
-    colours = {"met": "green", "NOT MET": "bold red"}
+    colours = {"met": "green", "NOT MET": "bold red", "on the edge": "yellow"}
     for row in table.rows:
         *most, verdict = cells(row, table.contestants)
         grid.add_row(

@@ -47,6 +47,17 @@ def test_a_ratio_is_the_median_of_the_ratios_of_each_round() -> None:
     assert rounds.ratio(("dict", "get"), ("holdfast", "get")) == 3.0
 
 
+def test_a_bar_between_the_quartiles_is_neither_met_nor_missed() -> None:
+    rounds = Rounds()
+    for theirs in (5.0, 16.0, 5.0, 17.0, 5.0, 16.0):
+        rounds.add("holdfast", {"update": 1.0})
+        rounds.add("apsw", {"update": theirs})
+    given = {"title": "update", "unit": "ms", "scale": 1.0, "clock": "wall"}
+    assert rounds.faster("update", "apsw", Bar(6, at_least=True), **given).verdict == "on the edge"
+    assert rounds.faster("update", "apsw", Bar(4, at_least=True), **given).verdict == "met"
+    assert rounds.faster("update", "apsw", Bar(20, at_least=True), **given).verdict == "NOT MET"
+
+
 def test_a_bar_is_met_at_its_limit_and_on_its_own_side() -> None:
     assert Bar(2.3).met(2.3)
     assert not Bar(2.3).met(2.4)

@@ -92,10 +92,17 @@ def _encode_carefully(value: object) -> str:
         raise InvalidError(
             f"the value is nested more than {MAX_DEPTH} levels deep or contains itself: flatten it"
         ) from error
+    except ValueError as error:
+        if isinstance(error, InvalidError):
+            raise
+        raise InvalidError(f"the value has an integer of too many digits ({error}): store hex(it)") from error
 
 
 def _has_surrogate(value: object) -> bool:
-    return _find_path(value, lambda v: isinstance(v, str) and _is_surrogate(v)) is not None
+    def wanted(part: object) -> bool:
+        return any(map(wanted, part)) if isinstance(part, dict) else isinstance(part, str) and _is_surrogate(part)
+
+    return _find_path(value, wanted) is not None
 
 
 def _is_surrogate(text: str) -> bool:

@@ -214,21 +214,22 @@ class DictMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         try:
             if self.sides[0].real is not None:
-                if self.transaction is not None:
-                    self.commit()
-                self.compare_all()
-                self.reopen()
-                self.compare_all()
-                assert self.hold.check() == []
-                self.hold.close()
+                self.finish()
         finally:
-            if self.transaction is not None:
-                self.transaction.__exit__(Undo, Undo(), None)
             for (module, name), value in self.before.items():
                 setattr(module, name, value)
-            if self.sides[0].real is not None:
-                self.hold.close()
             shutil.rmtree(self.place)
+
+    def finish(self) -> None:
+        try:
+            if self.transaction is not None:
+                self.commit()
+            self.compare_all()
+            self.reopen()
+            self.compare_all()
+            assert self.hold.check() == []
+        finally:
+            self.hold.close()
 
     def pick(self, data: st.DataObject) -> Side:
         return data.draw(st.sampled_from(self.sides))
@@ -619,7 +620,7 @@ class OpaqueMachine(DictMachine):
         side.now[key] = copy.deepcopy(value)
 
 
-quick = settings(max_examples=25, stateful_step_count=40)
+quick = settings(max_examples=25, stateful_step_count=40, report_multiple_bugs=False)
 for machine in (
     DictMachine,
     SharedMachine,

@@ -5,10 +5,12 @@ Values pass through here as stored text or bytes: a dump decodes nothing, and no
 
 import difflib
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 from holdfast import hold as holds
-from holdfast.codec import SERIALIZERS, Key, Serializer, Stored, decode
+from holdfast.cli.keys import key_meant_as_json, shortened, shown
+from holdfast.codec import SERIALIZERS, Key, Serializer, Stored, encode
 from holdfast.errors import InvalidError, MissingError
 from holdfast.hold import Hold
 from holdfast.journal.table import EPHEMERAL, LOCAL, Table
@@ -16,7 +18,9 @@ from holdfast.structures.dictionary import Dict
 from holdfast.structures.tracker import Tracker
 
 MARKS = {"local": LOCAL, "ephemeral": EPHEMERAL}
-OPAQUE_SHOWN = 24  # bytes of an opaque value that a screen gets
+OPAQUE_SHOWN = 16  # bytes of an opaque value that a screen gets
+KEYS_COMPARED = 10_000  # when looking for one that was mistyped
+_DICT_OPTIONS = frozenset(("merge", "serializer", "strict_json", "local", "ephemeral"))
 
 
 def look(path: str) -> Hold:
@@ -34,14 +38,13 @@ def _untouched(stored: Any) -> Any:
 
 
 class Structure:
-    """One structure of an open hold, its values as they are stored. Nothing else may use the structure meanwhile."""
+    """One structure of an open hold, its values as they are stored. Nothing else uses the structure meanwhile."""
 
     def __init__(self, hold: Hold, name: str) -> None:
-        self.hold = hold
+        self.path = hold.path
         self.table = find(hold, name)
         self.name, self.kind = name, self.table.kind
-        self.serializer = str(self.table.options.get("serializer", "json"))
-        self.is_json = self.serializer == "json"
+        self.serializer = SERIALIZERS[self.table.options.get("serializer", "json")]
         raw = Serializer("stored", _untouched, _untouched)
         self._raw = Dict(hold._journal, self.table, raw, sync_changes=1_000, cache_bytes=0)
 
@@ -55,48 +58,53 @@ class Structure:
         """All keys with their stored values, in order; each entry whole, whatever others write meanwhile."""
         return iter(self._raw.items())
 
-    def stored(self, key: Key) -> Stored:
-        """The stored value of a key. MissingError says what a key that is much alike would be."""
-        if key in self._raw:
-            return self._raw[key]  # type: ignore[no-any-return]
-        raise MissingError(f"{key!r} is not in {self.name!r} of {self.hold.path!r}{self._hint(key)}")
+    def value(self, key: Key) -> Any:
+        """The value of a key. MissingError tells of keys much alike; InvalidError for what may not be loaded."""
+        if key not in self._raw:
+            raise MissingError(f"{shown(key)} is not in {self.name!r} of {self.path!r}{self._hint(key)}")
+        if self.serializer.unsafe:
+            raise InvalidError(
+                f"the values of {self.name!r} are stored by serializer={self.serializer.name!r}, and loading them can "
+                "run code: read them from Python, or `holdfast dump` them as they are"
+            )
+        return self.serializer.loads(self._raw[key])
 
     def _hint(self, key: Key) -> str:
-        other = as_json_key(key) if isinstance(key, str) else str(key)
-        if other is not None and other in self._raw:
-            return f", but {other!r} is: " + ("add --json-key" if isinstance(key, str) else "leave out --json-key")
-        close = difflib.get_close_matches(str(key), (k for k in self.keys() if isinstance(k, str)), n=1)
-        return f"; did you mean {close[0]!r}?" if close else f": `holdfast ls` tells the {len(self):,} keys"
+        if isinstance(key, str):
+            other = key_meant_as_json(key)
+            if other is not None and other[0] in self._raw:
+                return f", but there is a key {encode(other[0])} that is not text: add --json-key"
+        elif encode(key) in self._raw:
+            return ", but there is a text that reads like it: leave out --json-key"
+        texts = [k for k in islice(self.keys(), KEYS_COMPARED) if isinstance(k, str)]
+        close = difflib.get_close_matches(str(key), texts, n=1)
+        if close:
+            return f": did you mean {shown(close[0])}?"
+        return f": `holdfast ls` shows which are ({len(self):,})"
 
-    def value(self, key: Key) -> Any:
-        """The value of a key. InvalidError where it can't be told: a pickle is never loaded here."""
-        stored = self.stored(key)
-        serializer = SERIALIZERS[self.serializer]
-        if serializer.unsafe:
-            raise InvalidError(
-                f"the values of {self.name!r} are stored by serializer={self.serializer!r}, and loading them can run "
-                "code: read them from Python, or `holdfast dump` them as they are"
-            )
-        return serializer.loads(stored)
-
-    def short(self, stored: Stored) -> str:
-        """A stored value for one line on a screen; not cut yet."""
+    def short(self, stored: Stored, width: int) -> str:
+        """The beginning of a stored value, in one line of at most `width` characters."""
         if isinstance(stored, bytes):
-            more = "…" if len(stored) > OPAQUE_SHOWN else ""
-            return f"<{self.serializer}, {len(stored):,} bytes: {stored[:OPAQUE_SHOWN].hex()}{more}>"
-        return stored if self.is_json else repr(stored)
+            text = f"<{self.serializer.name}, {len(stored):,} bytes: {stored[:OPAQUE_SHOWN].hex()}…>"
+        else:
+            text = stored if self.serializer.tracked else encode(stored[:width])
+        return shortened(text, width)
+
+    def store(self, pairs: list[tuple[Key, Stored]]) -> None:
+        """Store values as they are. Only for serializers whose values are opaque."""
+        self._raw.update(pairs)
 
     def marks(self, key: Key) -> list[str]:
-        """The marks that this entry has by itself."""
+        """The marks that this entry has by itself, beyond those of the whole structure."""
         flags = self.table.flags_of(key)
-        return [] if flags == self.table.default_flags else [name for name, bit in MARKS.items() if flags & bit]
+        return [name for name, bit in MARKS.items() if flags & ~self.table.default_flags & bit]
 
 
 def find(hold: Hold, name: str) -> Table:
     """The table of a structure. MissingError names those that are there."""
     table = hold._journal.find_table(name)
     if table is None:
-        there = ", ".join(f"{name!r} ({kind})" for name, kind in hold.structures().items())
+        there = ", ".join(f"{name} ({kind})" for name, kind in hold.structures().items())
         raise MissingError(f"there is no structure {name!r} in {hold.path!r}; there are: {there or 'none'}")
     return table
 
@@ -107,7 +115,7 @@ def face(hold: Hold, name: str) -> Dict:
     serializer = table.options.get("serializer", "json")
     if serializer not in ("json", "str"):
         raise InvalidError(
-            f"the values of {name!r} are stored by serializer={serializer!r}, which can't be written from here: "
+            f"the values of {name!r} are stored by serializer={serializer!r}, which can't be typed here: "
             "change them from Python"
         )
     return make(hold, name, table.kind, {})
@@ -115,37 +123,15 @@ def face(hold: Hold, name: str) -> Dict:
 
 def make(hold: Hold, name: str, kind: str, options: dict[str, Any]) -> Dict:
     """The structure of that name and kind, made if missing."""
-    if kind == "tracker":
-        return hold.tracker(name)
-    if kind == "dict":
-        known = {"merge", "serializer", "strict_json", "local", "ephemeral"}
-        unknown = sorted(set(options) - known)
-        if unknown:
-            raise InvalidError(f"{name!r} has options that this version does not know: {', '.join(unknown)}")
-        return hold.dict(name, **options)
-    raise InvalidError(f"{name!r} is of kind {kind!r}, which this version can't write: update holdfast")
+    if kind not in ("dict", "tracker"):
+        raise InvalidError(f"{name!r} is of kind {kind!r}, which this version can't write: update holdfast")
+    unknown = sorted(set(options) - (_DICT_OPTIONS if kind == "dict" else set()))
+    if unknown:
+        raise InvalidError(f"{name!r} is a {kind} with options that are unknown here: {', '.join(unknown)}")
+    return hold.tracker(name) if kind == "tracker" else hold.dict(name, **options)
 
 
 def own_options(table: Table) -> dict[str, Any]:
     """The options that say something: not those that every structure of the kind has."""
     usual = {"merge": "value", "serializer": "json", **(Tracker.OPTIONS if table.kind == "tracker" else {})}
     return {name: value for name, value in table.options.items() if usual.get(name) != value}
-
-
-def as_json_key(text: str) -> Key:
-    """The key that JSON text stands for; None also for what is no JSON, since it stands for no other key."""
-    try:
-        return key_of(decode(text))
-    except Exception as error:
-        if isinstance(error, (ValueError, InvalidError)) or type(error).__name__ == "CorruptError":
-            return None
-        raise
-
-
-def key_of(value: Any) -> Key:
-    """A key as JSON has it: lists stand for tuples. InvalidError for what can't be a key."""
-    from holdfast.codec import plain_key
-
-    if isinstance(value, dict):
-        raise InvalidError(f"{value!r} can't be a key: keys are strings, numbers, true, false, null or lists of them")
-    return plain_key(tuple(map(key_of, value)) if isinstance(value, list) else value)

@@ -272,7 +272,7 @@ class Database:
         try:
             self._copy_to(partial)
             _sync_file(partial)
-            os.link(partial, target)  # not rename: that would replace what came to be there meanwhile
+            _put_in_place(partial, target)
         except FileExistsError:
             raise InvalidError(f"{target!r} came to be meanwhile: choose another name") from None
         except OSError as error:
@@ -292,13 +292,15 @@ class Database:
                 if self._closed:
                     raise self._closed_error()
                 self._refuse_torn()
-                reader = opening.connect_aside(self.path, self._on_busy)
+                reader, inode = opening.connect_readonly(self.path, self._on_busy)
             try:
                 reader.execute("VACUUM INTO ?", (target,)).fetchall()
             except apsw.Error as error:
                 raise self._translated(error, f"the backup of {self.path!r} to {target!r}") from error
             finally:
                 reader.close()
+                with files.lock:
+                    files.remove(inode)
 
     # -- life -------------------------------------------------------------------------------------------------
 
@@ -325,7 +327,8 @@ class Database:
         if connection is not None:
             connection.close()
             if self._inode is not None:
-                files.remove(self._inode)
+                with files.lock:
+                    files.remove(self._inode)
                 self._inode = None
 
     def close(self, last: bool = False) -> None:
@@ -392,7 +395,7 @@ class Database:
     # -- errors -----------------------------------------------------------------------------------------------
 
     def _refuse_torn(self) -> None:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):  # no such file, or not to be looked at: what opens it says so
             if self._torn or inode_of(os.stat(self.path)) in files.torn:
                 raise ClosedError(
                     f"{self.path!r} can't be used in this process, which was forked in the middle of a transaction: "
@@ -414,3 +417,12 @@ def _sync_file(path: str) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def _put_in_place(partial: str, target: str) -> None:
+    try:
+        os.link(partial, target)  # rename would replace what came to be there meanwhile
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links
+        os.rename(partial, target)

@@ -21,6 +21,8 @@ SYNCHRONOUS = {"normal": "NORMAL", "write": "NORMAL", "full": "FULL"}
 CHECKPOINT_PAGES = 2000
 CACHE_KIB = 16_000
 
+_READONLY = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+
 Inode = tuple[int, int]
 OnBusy = Callable[[int], bool]
 
@@ -63,7 +65,7 @@ files = OpenFiles()
 
 # Not by the registry of `process`: its hooks run before these, so that this lock is the last to be taken.
 os.register_at_fork(
-    before=lambda: files.lock.acquire() and None,
+    before=lambda: files.lock.acquire(),
     after_in_parent=lambda: files.lock.release(),
     after_in_child=lambda: files._renew(),
 )
@@ -111,7 +113,7 @@ def connect(path: str, durability: str, on_busy: OnBusy) -> tuple[apsw.Connectio
 
 def connect_readonly(path: str, on_busy: OnBusy) -> tuple[apsw.Connection, Inode]:
     """A connection for reading, also where nothing can be written."""
-    connection = apsw.Connection(readonly_uri(path, immutable=False), flags=_READONLY)
+    connection = apsw.Connection(_uri(path, immutable=False), flags=_READONLY)
     inode = files.add(path)
     try:
         connection.set_busy_handler(on_busy)
@@ -124,7 +126,7 @@ def connect_readonly(path: str, on_busy: OnBusy) -> tuple[apsw.Connection, Inode
             if recognise.has_log(path):
                 raise
             connection.close()
-            connection = apsw.Connection(readonly_uri(path, immutable=True), flags=_READONLY)
+            connection = apsw.Connection(_uri(path, immutable=True), flags=_READONLY)
             _tune(connection, "normal")
     except BaseException:
         connection.close()
@@ -133,17 +135,7 @@ def connect_readonly(path: str, on_busy: OnBusy) -> tuple[apsw.Connection, Inode
     return connection, inode
 
 
-_READONLY = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
-
-
-def connect_aside(path: str, on_busy: OnBusy) -> apsw.Connection:
-    """One more connection for reading, beside one that is open; a fork must wait until it is closed."""
-    connection = apsw.Connection(readonly_uri(path, immutable=False), flags=_READONLY)
-    connection.set_busy_handler(on_busy)
-    return connection
-
-
-def readonly_uri(path: str, *, immutable: bool) -> str:
+def _uri(path: str, *, immutable: bool) -> str:
     """SQLite's URI to read the file; `immutable`: nobody writes it, and nothing can be made beside it."""
     return f"file:{urllib.parse.quote(path)}?{'immutable=1' if immutable else 'mode=ro'}"
 

@@ -162,7 +162,7 @@ def _guarded(step: Callable[[], None]) -> None:
     """One member's failure is told on stderr and must not cost the others their turn."""
     try:
         step()
-    except Exception as error:  # noqa: BLE001: told, not swallowed
+    except Exception as error:  # noqa: BLE001 - told, not swallowed
         sys.excepthook(type(error), error, error.__traceback__)
 
 

@@ -68,11 +68,10 @@ class Folder:
         if self._steps is not None or self._trimming:
             return True
         journal = self.journal
-        return (
-            journal.seen - journal.folded >= MOST_BATCHES
-            or self.bytes >= MOST_BYTES
-            or (self.backlog() >= LEAST_BACKLOG and self.backlog() >= self.limit())
-        )
+        if journal.seen - journal.folded >= MOST_BATCHES or self.bytes >= MOST_BYTES:
+            return True
+        backlog = self.backlog()
+        return backlog >= LEAST_BACKLOG and backlog >= self.limit()
 
     def fold_if_due(self) -> None:
         """One slice, if a fold is due or under way."""

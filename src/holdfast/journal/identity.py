@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from holdfast import clock
-from holdfast.errors import CorruptError
+from holdfast.engine.connection import Database
+from holdfast.errors import CorruptError, InvalidError
 
 if TYPE_CHECKING:
     from holdfast.journal.journal import Journal
@@ -42,12 +43,41 @@ def adopt_identity(journal: "Journal", had_wal: bool) -> int:
             database.run("INSERT OR REPLACE INTO meta(key, value) VALUES('open', 1)")
         return int(stored["node"])
     if stored.get("open") and not had_wal:
-        raise CorruptError(
-            f"{journal.path!r} is a copy of a hold that was in use: its newest changes were in the '-wal' file "
-            "beside the original and are missing here. Make copies with hold.backup(path) or `holdfast backup`; "
-            "to use this copy all the same, run `holdfast check --adopt` on it"
-        )
+        raise CorruptError(torn_copy_message(journal.path))
     return _become_new_node(journal, mine)
+
+
+def torn_copy_message(path: str) -> str:
+    """Why a copy is refused, and what to do."""
+    return (
+        f"{path!r} is a copy of a hold that was in use: its newest changes were in the '-wal' file "
+        "beside the original and are missing here. Make copies with hold.backup(path) or `holdfast backup`; "
+        "to use this copy all the same, run `holdfast check --adopt` on it"
+    )
+
+
+def is_torn_copy(path: str) -> bool:
+    """Whether opening this file for writing would be refused, because it is a copy without its `-wal`."""
+    if os.path.exists(path + "-wal"):
+        return False
+    database = Database.open(path, readonly=True)
+    try:
+        stored = dict(database.rows("SELECT key, value FROM meta WHERE key IN ('fingerprint', 'open')"))
+        return bool(stored.get("open")) and stored.get("fingerprint") != fingerprint(database.path)
+    finally:
+        database.close()
+
+
+def adopt_copy(path: str) -> None:
+    """Let such a copy be opened as it is, without what it lacks. InvalidError if the file needs no adopting."""
+    if not is_torn_copy(path):
+        raise InvalidError(f"{path!r} is no copy of a hold in use, so there is nothing to adopt: open it as it is")
+    database = Database.open(path, create=False)
+    try:
+        database.gate.acquire(adopt_copy)
+        database.run("INSERT OR REPLACE INTO meta(key, value) VALUES('open', 0)")
+    finally:
+        database.close(last=True)
 
 
 def _become_new_node(journal: "Journal", mine: str) -> int:

@@ -9,13 +9,12 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import msgspec
 
 from holdfast import clock
-from holdfast.codec import decode, encode, key_from_db, keys_to_db
+from holdfast.codec import Stored, decode, encode, key_from_db, key_to_db, keys_to_db
 from holdfast.engine import process
 from holdfast.engine.connection import Database
 from holdfast.errors import ClosedError, ConflictError, InvalidError, ReadOnlyError
@@ -26,6 +25,7 @@ from holdfast.journal.transaction import Transaction, current
 
 log = logging.getLogger("holdfast")
 _pack = msgspec.msgpack.Encoder().encode
+_INSERT_BATCH = "INSERT INTO batch VALUES(?,?,?,?,?)"
 _unpack = msgspec.msgpack.Decoder().decode
 ROWS_VERSION = 4  # a word of the counter file
 CATCH_UP_EACH = 256  # batches read between two looks at what others folded
@@ -64,12 +64,16 @@ class Journal:
             self.here = 0
             self._load()
             return
-        with self._gate():
+        gate, owner = self.database.gate, threading.get_ident()
+        gate.acquire(owner)
+        try:
             self.here = adopt_identity(self, self._had_wal)
             self._load()
             self.database.counter.words[0] = self.seen  # a kill between store and COMMIT leaves it ahead
             if self.database.alone:
                 self._forget_ephemeral()
+        finally:
+            gate.release(owner)
         process.register(self)
 
     # -- what is in the file ----------------------------------------------------------------------------------
@@ -144,15 +148,32 @@ class Journal:
             if rows[0][0] != self.seen + 1:
                 self.reload()
                 return
-            for seq, source, stamp, keys, changes in rows:
-                self._note_stamp(seq, source, stamp)
-                parts = self._absorb(seq, keys, changes)
+            for seq, _, stamp, keys, changes in rows:
+                self.stamps[seq] = (stamp, self.here)
+                if not self._absorb_one(seq, keys, changes):
+                    parts = self._absorb(seq, keys, changes)
+                    for part in parts:
+                        if part.table.structure is not None:
+                            part.table.structure._foreign((*part.gone, *part.keys))
                 self.seen = seq
                 if seq % CATCH_UP_EACH == 0:
                     self.folder.catch_up()
-                for part in parts:
-                    if part.table.structure is not None:
-                        part.table.structure._foreign((*part.gone, *part.keys))
+            self.clock.observe(rows[-1][2])
+
+    def _absorb_one(self, seq: int, keys: bytes, changes: bytes) -> bool:
+        """As `_absorb`, for what `append_one` wrote; False if the batch is of another shape."""
+        heads = _unpack(keys)
+        if len(heads) != 1 or len(heads[0]) != HEAD:
+            return False
+        identity, changed, gone, renewed = heads[0]
+        table = self.tables_by_id.get(identity)
+        if len(changed) != 1 or gone or renewed or table is None or isinstance(table, FieldsTable):
+            return False
+        key = changed[0] if changed[0].__class__ is str else key_from_db(changed[0])
+        table.absorb_one(seq, key, _unpack(changes)[0][0][0])
+        if table.structure is not None:
+            table.structure._foreign((key,))
+        return True
 
     def reload(self) -> None:
         """Forget all that is not ours alone: what we missed is no longer kept as batches."""
@@ -273,18 +294,6 @@ class Journal:
         """Who asks for the gate: the transaction that this code runs in, else this thread."""
         return current(self) or threading.get_ident()
 
-    @contextmanager
-    def _gate(self, wait_seconds: float | None = None) -> Iterator[None]:
-        owner = self.me()
-        self._refuse_deadlock(owner)
-        gate = self.database.gate
-        gate.acquire(owner, wait_seconds)
-        try:
-            yield
-        finally:
-            gate.release(owner)
-            process.release_deferred()
-
     def _refuse_deadlock(self, owner: object) -> None:
         active = self.transaction
         if active is not None and active is not owner and active.thread == threading.get_ident():
@@ -293,13 +302,9 @@ class Journal:
                 "would block it: write inside `async with hold.transaction()` too"
             )
 
-    @contextmanager
-    def writing(self, wait_seconds: float | None = None) -> Iterator[None]:
-        """The writer's gate, with all that others wrote taken in. Re-entrant."""
-        self._refuse_unwritable()
-        with self._gate(wait_seconds):
-            self.catch_up()
-            yield
+    def writing(self, wait_seconds: float | None = None) -> "Writing":
+        """`with journal.writing():` the writer's gate, with all that others wrote taken in. Re-entrant."""
+        return Writing(self, wait_seconds)
 
     def is_writing(self) -> bool:
         """Whether this code runs inside an atomic change, so that its own changes just join it."""
@@ -345,7 +350,7 @@ class Journal:
             counter = self.database.counter
             counter.words[0] = seq  # before COMMIT, so that no acknowledged change is ever missed
             try:
-                self.database.run("INSERT INTO batch VALUES(?,?,?,?,?)", (seq, source, stamp, keys, changes))
+                self.database.run(_INSERT_BATCH, (seq, source, stamp, keys, changes))
             except BaseException:
                 counter.words[0] = self.seen
                 raise
@@ -356,6 +361,27 @@ class Journal:
             counter.landed(seq)
         self.folder.note(len(keys) + len(changes))
         return seq
+
+    def append_one(self, table: Table, key: Any, text: Stored) -> None:
+        """As `append`, for one assignment in one structure of whole values: what a shared hold does all day."""
+        db_key = key if key.__class__ is str and key.isascii() else key_to_db(key)
+        keys = _pack(((table.id, (db_key,), (), ()),))
+        changes = _pack((((text,), None),))
+        with self.lock:
+            seq = self.seen + 1
+            stamp = self.clock.tick()
+            counter = self.database.counter
+            counter.words[0] = seq
+            try:
+                self.database.run(_INSERT_BATCH, (seq, HERE, stamp, keys, changes))
+            except BaseException:
+                counter.words[0] = self.seen
+                raise
+            self.seen = seq
+            self.stamps[seq] = (stamp, self.here)
+            table.absorb_one(seq, key, text)
+            counter.landed(seq)
+        self.folder.bytes += len(keys) + len(changes)
 
     def sync(self, every: bool = True, wait_seconds: float | None = None) -> None:
         """Bring what changed in memory to the file. `every`: what is paused, too."""
@@ -411,7 +437,7 @@ class Journal:
         finally:
             self._end(transaction)
         if self.folder.is_due():
-            with self._gate():
+            with self.writing():
                 self.folder.fold_if_due()
 
     def rollback(self, transaction: Transaction) -> None:
@@ -507,6 +533,35 @@ def _head(part: Part) -> tuple[Any, ...]:
     """What a batch says of its keys in one structure; with a sign at the end if `changes` must be read as well."""
     head = (part.table.id, keys_to_db(part.keys), keys_to_db(part.gone), keys_to_db(part.renewed))
     return (*head, True) if part.meta else head
+
+
+class Writing:
+    """The time in which one owner may write. A class, since a generator would cost more than the rest of it."""
+
+    __slots__ = ("_journal", "_owner", "_wait_seconds")
+
+    def __init__(self, journal: Journal, wait_seconds: float | None) -> None:
+        self._journal = journal
+        self._wait_seconds = wait_seconds
+
+    def __enter__(self) -> None:
+        journal = self._journal
+        if journal.closed or journal.readonly:
+            journal._refuse_unwritable()
+        self._owner = owner = journal.me()
+        if journal.transaction is not None:
+            journal._refuse_deadlock(owner)
+        journal.database.gate.acquire(owner, self._wait_seconds)
+        try:
+            if journal.database.counter.words[0] != journal.seen:
+                journal.catch_up()
+        except BaseException:
+            journal.database.gate.release(owner)
+            raise
+
+    def __exit__(self, *error: object) -> None:
+        self._journal.database.gate.release(self._owner)
+        process.release_deferred()
 
 
 def _keys(stored: Iterable[Any]) -> list[Any]:

@@ -295,9 +295,9 @@ class _Writer(NamedTuple):
         wanted = self._unique(name, one)
         standing = old is not None and old.kind == "set"
         epoch, body = (old.epoch, old.body) if old is not None and standing else (self._first_epoch(old), {})
-        kept = set(_elements(body))
-        changes = {element: (self.stamp, True) for element in wanted if element not in kept}
-        changes.update((element, (self.stamp, False)) for element in kept.difference(wanted))
+        present = dict.fromkeys(_elements(body))
+        changes = {element: (self.stamp, True) for element in wanted if element not in present}
+        changes.update((element, (self.stamp, False)) for element in present if element not in wanted)
         return Row("set", epoch, True, changes) if changes or not standing else None
 
     def _unique(self, name: str, one: Any) -> dict[str, None]:

@@ -205,6 +205,16 @@ class Table:
         if flags:
             self.flags.update(zip(part.keys, flags, strict=True))
 
+    def absorb_one(self, seq: int, key: Any, text: Stored) -> None:
+        """As `absorb`, for the assignment of one key."""
+        if key in self.over and self.cold.get(key, text) is None:
+            del self.over[key]  # it was deleted: it goes to the end
+            self.renewed.add(key)
+        self.over[key] = seq
+        self.cold[key] = text
+        if self.stamped:
+            self.stamped.pop(key, None)
+
     def _absorb_rows(self, keys: Iterable[Any]) -> None:
         """The newest versions of these keys are in the rows already (see bulk.py)."""
         for known in (self.over, self.cold, self.stamped, self.flags):

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from holdfast.codec import SCALARS, Serializer, Stored, plain_key
+from holdfast.codec import SCALARS, Serializer, Stored, encode, plain_key
 from holdfast.errors import InvalidError, MissingError
 from holdfast.journal.table import FieldsTable, Part, Table
 from holdfast.structures import fields
@@ -147,13 +147,15 @@ class Entries(MutableMapping[Any, Any]):
         """Put a value in memory and mark it; raises before anything is changed."""
         if key.__class__ is not str:
             key = plain_key(key)
-        text = self._text_of(key, value)
+        scalar = value.__class__ in SCALARS
+        # A plain scalar can always be stored as JSON, so there is nothing to find out by encoding it now.
+        text = None if scalar and self._dumps is encode else self._text_of(key, value)
         if isinstance(self._table, FieldsTable):
             self._replaced.add(key)
         hot = self._hot
         if key in hot and hot[key].__class__ in NODES:
             loosen(hot[key])
-        if value.__class__ in SCALARS:
+        if scalar:
             hot[key] = value
             self._dirty[key] = None
         else:
@@ -303,11 +305,21 @@ class Entries(MutableMapping[Any, Any]):
             if key not in hot or key in dirty:
                 continue  # ours is the newer one, and is written later
             node = hot[key]
-            if node.__class__ in NODES and (references(node) > ALONE or is_held_inside(node)):
+            if node.__class__ in SCALARS:
+                self._show_scalar(key)
+            elif node.__class__ in NODES and (references(node) > ALONE or is_held_inside(node)):
                 self._show(key, node)
             else:
                 node = None
                 del hot[key]
+
+    def _show_scalar(self, key: Any) -> None:
+        text = self._table.cold.get(key)
+        value = MISSING if text is None or len(text) > 64 else self._loads(text)
+        if value.__class__ in SCALARS:
+            self._hot[key] = value
+        else:
+            del self._hot[key]
 
     def _show(self, key: Any, node: Any) -> None:
         """Make a held container read as what is stored."""
@@ -360,6 +372,17 @@ class Entries(MutableMapping[Any, Any]):
         result = change()
         node._owner._dirty[node._key] = None
         return result
+
+    def _combine(self, key: Any, combine: Callable[[Any, Any], Any], operand: Any) -> None:
+        """`self[key] = combine(self[key], operand)` as one step."""
+
+        def change() -> None:
+            old = self[key]
+            new = combine(old, operand)
+            if new is not old:
+                self[key] = new
+
+        self._atomic_change((key,), change)
 
     def _atomic_change(self, keys: tuple[Any, ...], change: Callable[[], Any]) -> Any:
         """Run a change of one key (or, without one, of the structure) as one step, or not at all."""

@@ -64,6 +64,9 @@ class Path:
     def _in_place(self, combine: Callable[[Any, Any], Any], operand: Any) -> Any:
         *way, last = self._steps
         target = self._dict
+        if not way:
+            target._combine(last, combine, operand)
+            return _DONE
 
         def run() -> None:
             found: Any = target

@@ -46,7 +46,8 @@ class Scanning(Entries):
     def _has_rows_after(self, last: int) -> bool:
         return bool(
             self._journal.database.value(
-                "SELECT 1 FROM entry WHERE id>=? AND id<? LIMIT 1", (last, self._table.end_id)
+                "SELECT 1 FROM entry WHERE id>=? AND id<? AND value IS NOT NULL LIMIT 1",
+                (last, self._table.end_id),
             )
         )
 

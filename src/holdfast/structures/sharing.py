@@ -11,9 +11,9 @@ Switching the class keeps the plain one free of tests: it pays nothing for what 
 
 import operator
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from threading import get_ident
-from typing import Any
+from typing import Any, NoReturn
 
 from holdfast.codec import SCALARS, plain_key
 from holdfast.errors import ClosedError, ConflictError, ReadOnlyError
@@ -21,6 +21,9 @@ from holdfast.journal.table import FieldsTable, Part
 from holdfast.journal.transaction import Transaction, current
 from holdfast.structures.dictionary import Dict
 from holdfast.structures.tracked import LOOSE, NODES, loosen, track
+
+
+FOLD_LOOK = 64  # batches between two looks whether a fold is due
 
 
 class SharedDict(Dict):
@@ -48,10 +51,10 @@ class SharedDict(Dict):
             return
         text = self._text_of(key, value)
         with journal.writing():
-            renewed = [key] if self._was_deleted(key) else []
-            journal.append([Part(self._table, [key], [text], [], renewed, {})])
+            journal.append_one(self._table, key, text)
             self._set_hot(key, value)
-            journal.folder.fold_if_due()
+            if not journal.seen % FOLD_LOOK:
+                journal.folder.fold_if_due()
 
     def __delitem__(self, key: Any) -> None:
         self._atomic_change((key,), lambda: self._delete(key))
@@ -127,16 +130,42 @@ class SharedDict(Dict):
             journal.writer = get_ident()
             try:
                 result = change()
-                part = self._collect(every=True)
-                if part is not None:
-                    journal.append([part])
+                self._write_change()
             except BaseException:
                 self._undo([plain_key(keys[0])])
                 raise
             finally:
                 journal.writer = None
-            journal.folder.fold_if_due()
+            if not journal.seen % FOLD_LOOK:
+                journal.folder.fold_if_due()
             return result
+
+    def _write_change(self) -> None:
+        dirty = self._dirty
+        if len(dirty) == 1 and not (self._gone or self._moved or isinstance(self._table, FieldsTable)):
+            ((key, text),) = dirty.items()
+            self._dirty = {}
+            self._journal.append_one(self._table, key, self._dumps(self._hot[key]) if text is None else text)
+            return
+        part = self._collect(every=True)
+        if part is not None:
+            self._journal.append([part])
+
+    def _combine(self, key: Any, combine: Callable[[Any, Any], Any], operand: Any) -> None:
+        journal = self._journal
+        if journal.is_writing() or isinstance(self._table, FieldsTable):
+            super()._combine(key, combine, operand)
+            return
+        with journal.writing():
+            old = self[key]
+            if old.__class__ in NODES:
+                super()._combine(key, combine, operand)
+                return
+            new = combine(old, operand)
+            journal.append_one(self._table, plain_key(key), self._text_of(key, new))
+            self._set_hot(key, new)
+            if not journal.seen % FOLD_LOOK:
+                journal.folder.fold_if_due()
 
 
 class DictInTransaction(Dict):
@@ -231,6 +260,15 @@ class DictInTransaction(Dict):
             return self._wait_and(lambda: self._atomic_change(keys, change))
         return change()
 
+    def _combine(self, key: Any, combine: Callable[[Any, Any], Any], operand: Any) -> None:
+        transaction = current(self._journal)
+        hot = self._hot
+        if transaction is None or key not in hot or hot[key].__class__ not in SCALARS:
+            super()._combine(key, combine, operand)
+            return
+        transaction.touch(self, key)
+        self._assign(key, combine(hot[key], operand))
+
 
 def _plain_change(node: Any, change: Callable[[], Any]) -> Any:
     result = change()
@@ -259,7 +297,7 @@ class ReadOnlyDict(Dict):
     def __delitem__(self, key: Any) -> None:
         raise self._refuse()
 
-    def _atomically(self) -> AbstractContextManager[None]:
+    def _atomically(self) -> NoReturn:
         raise self._refuse()
 
     def _change(self, node: Any, change: Callable[[], Any]) -> Any:

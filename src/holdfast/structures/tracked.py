@@ -32,12 +32,16 @@ class Owner(Protocol):
     def _due(self) -> None: ...
     def _change(self, node: Any, change: Callable[[], Any]) -> Any: ...
     def _nested_key(self, key: object) -> str: ...
+    def _dumps(self, value: Any) -> Any: ...
+    def _loads(self, stored: Any) -> Any: ...
 
 
 class _Loose:
     """The owner of containers that stand in no structure any more."""
 
     _careful = False
+    _dumps = staticmethod(encode)
+    _loads = staticmethod(decode)
 
     def __init__(self) -> None:
         self._dirty: dict[Any, Any] = _Forgetful()
@@ -87,7 +91,8 @@ def adopt(value: Any, node: Any) -> Any:
     """What goes into `node` in place of `value`: itself if scalar, else a tracked copy."""
     if value.__class__ in SCALARS:
         return value
-    return track(decode(encode(value)), node._owner, node._key)
+    owner = node._owner
+    return track(owner._loads(owner._dumps(value)), owner, node._key)
 
 
 def loosen(node: Any) -> None:
