@@ -97,8 +97,8 @@ def run(scale: Scale, room: Path) -> Table:
         f"Update {SYNC_EVERY:,} of {scale.keys:,} entries and sync",
         _rows(rounds, means, missing),
         [
-            "SQLite's automatic checkpoints make apsw alternate between a quick update and a slow one (with them off, it "
-            "does not): its median, and a ratio to it, lies at either level or between. See the quartiles and the mean.",
+            "SQLite's automatic checkpoints make apsw alternate between a quick update and a slow one (not so with "
+            "them off): its median, and a ratio to it, lies at either level or between. See quartiles and mean.",
             f"{scale.short_rounds} rounds (tastypy {SLOW_ROUNDS['tastypy']}), about 136 B JSON a value.",
             "apsw and sqlite3: WAL, NORMAL; apsw tuned: 64 MB of page cache, checkpoint each 40 MB; lmdb: sync=False; "
             f"shelve: on {_shelf_kind()}; ZODB and shelve wait for the disk at each commit.",

@@ -28,7 +28,7 @@ INT64_MIN, INT64_MAX = -(1 << 63), (1 << 63) - 1
 MAX_DEPTH = 500
 
 # Passed through, so that orjson refuses them: they would come back as something else.
-_OPTIONS = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
+PASSED_THROUGH = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
 _orjson_dumps = orjson.dumps
 _msgspec_loads = msgspec.json.Decoder().decode
 
@@ -39,7 +39,7 @@ def encode(value: object) -> str:
     Raises InvalidError, naming the path inside the value, for what JSON can't hold.
     """
     try:
-        text = _orjson_dumps(value, None, _OPTIONS).decode()
+        text = _orjson_dumps(value, None, PASSED_THROUGH).decode()
     except TypeError:
         return _encode_carefully(value)
     # orjson writes NaN and infinities as null, so each null is a reason to look.
@@ -141,7 +141,7 @@ def _plain(value: Any, path: str, depth: int) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(v, f"{path}[{i}]", depth + 1) for i, v in enumerate(value)]
     try:
-        return _msgspec_loads(_orjson_dumps(value, None, _OPTIONS))  # enum members, UUIDs
+        return _msgspec_loads(_orjson_dumps(value, None, PASSED_THROUGH))  # enum members, UUIDs
     except (TypeError, msgspec.DecodeError):
         raise InvalidError(_refusal(value, path)) from None
 

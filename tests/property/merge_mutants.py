@@ -13,6 +13,10 @@ class Mutant(NamedTuple):
 
 
 _EPOCH = "return a if a.epoch > b.epoch else b"
+_STANDING = """epoch, body = (old.epoch, old.body) if old is not None and standing else (self._first_epoch(old), {})
+        """
+_NO_EPOCH = """body, epoch = old.body if old is not None and standing else {}, self._first_epoch(old)
+        """
 _COMMUTES = "test_join_is_commutative"
 _ASSOCIATES = "test_join_is_associative"
 _REPEATS = "test_join_is_idempotent"
@@ -44,7 +48,7 @@ _JOINING = [
         "other epochs are not joined",
         "if a.epoch != b.epoch:",
         "if a.epoch != b.epoch and a.kind != b.kind:",
-        "test_a_deletion_wins_over_later_edits_of_what_it_deleted",
+        "test_the_higher_epoch_wins_whole",
     ),
     Mutant(
         "the epoch wins whole, also over fields",
@@ -90,7 +94,7 @@ _JOINING = [
         "plus and minus go by themselves",
         "max(mine[0], plus), max(mine[1], minus)",
         "max(mine, (plus, minus))",
-        _CONVERGE,
+        "test_of_each_count_the_greater_is_kept",
     ),
     Mutant(
         "elements go by their stamps", "theirs, key=_removal_last)", "theirs, key=lambda _: 0)", _COMMUTES
@@ -112,7 +116,7 @@ _JOINING = [
         "joining changes neither row",
         "def _join_fields(a: dict[str, Row], b: dict[str, Row]) -> dict[str, Row]:\n    joined = dict(a)",
         "def _join_fields(a: dict[str, Row], b: dict[str, Row]) -> dict[str, Row]:\n    joined = a",
-        _ASSOCIATES,
+        "test_joining_leaves_both_as_they_were",
     ),
 ]
 
@@ -209,7 +213,7 @@ _WRITING = [
         "deleted fields get the new stamp",
         "changes[name] = _dead(self.stamp)",
         "changes[name] = _dead(row.epoch)",
-        _OUTLIVES,
+        "test_of_an_edit_and_a_deletion_of_a_field_the_later_is_kept",
     ),
     Mutant(
         "a value is stamped anew",
@@ -231,7 +235,12 @@ _WRITING = [
     ),
     Mutant("nothing is None", "True, changes) if changes else None", "True, changes)", _ONLY_WHAT_DIFFERS),
     Mutant("dicts merge inside", "if isinstance(one, dict) and depth < MAX_DEPTH:", "if False:", _SAME_FIELD),
-    Mutant("dicts differ inside", 'if old is not None and old.kind == "fields":', "if False:", _READS_AS_NEW),
+    Mutant(
+        "dicts differ inside",
+        'if old is not None and old.kind == "fields":',
+        "if False:",
+        "test_edits_of_different_leaves_are_both_kept",
+    ),
     Mutant(
         "new fields start at the floor",
         "return FLOOR if old is None else self.stamp",
@@ -289,7 +298,7 @@ _WRITING = [
         "a counter steps from where the node is",
         "plus, minus = body.get(node, (0, 0))",
         "plus, minus = 0, 0",
-        _READS_AS_NEW,
+        "test_counters_are_exact_whatever_the_order_of_delivery",
     ),
     Mutant(
         "only the own count is stepped",
@@ -317,14 +326,14 @@ _WRITING = [
     ),
     Mutant(
         "a counter keeps its epoch",
-        "epoch, body = (old.epoch, old.body) if old is not None and standing else (self._first_epoch(old), {})\n        step",
-        "body = old.body if old is not None and standing else {}\n        epoch = self._first_epoch(old)\n        step",
+        f"{_STANDING}step",
+        f"{_NO_EPOCH}step",
         _READS_AS_NEW,
     ),
     Mutant(
         "a set keeps its epoch",
-        "epoch, body = (old.epoch, old.body) if old is not None and standing else (self._first_epoch(old), {})\n        present",
-        "body = old.body if old is not None and standing else {}\n        epoch = self._first_epoch(old)\n        present",
+        f"{_STANDING}present",
+        f"{_NO_EPOCH}present",
         _READS_AS_NEW,
     ),
     Mutant(

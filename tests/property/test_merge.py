@@ -3,6 +3,7 @@
 A law is a function of the module under test: the real one, or a mutant of it.
 """
 
+import copy
 import json
 import sys
 from collections.abc import Callable
@@ -14,10 +15,10 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import HypothesisException
+from tests.property.merge_mutants import MUTANTS, Mutant
 
 from holdfast.errors import CorruptError, InvalidError
 from holdfast.journal import merge as real
-from tests.property.merge_mutants import MUTANTS, Mutant
 
 FLOOR = real.FLOOR
 Row = real.Row
@@ -170,26 +171,44 @@ def test_of_an_element_the_newer_version_is_kept(m: Any, a: Any, b: Any) -> None
         assert kept[1] == (there_a and there_b if a == b else there_a if a == newer else there_b)
 
 
+@law(st.tuples(st.integers(0, 3), st.integers(0, 3)), st.tuples(st.integers(0, 3), st.integers(0, 3)))
+def test_of_each_count_the_greater_is_kept(m: Any, a: Any, b: Any) -> None:
+    one, other = (Row("counter", FLOOR, True, {1: counts}) for counts in (a, b))
+    assert m.join(one, other).body == {1: (max(a[0], b[0]), max(a[1], b[1]))}
+
+
 @law(
-    st.lists(st.tuples(st.integers(0, 2), st.integers(-4, 4)), max_size=12), st.randoms(use_true_random=False)
+    st.lists(st.tuples(st.integers(0, 2), st.none() | st.integers(-4, 4)), max_size=14),
+    st.randoms(use_true_random=False),
 )
 def test_counters_are_exact_whatever_the_order_of_delivery(
-    m: Any, steps: list[tuple[int, int]], random: Any
+    m: Any, acts: list[tuple[int, Any]], random: Any
 ) -> None:
-    """Three nodes count on their own, from the start; deltas arrive doubled and shuffled."""
-    own: dict[int, Any] = {}
+    """Three nodes count, or (None) take what the next one has; then all deltas come doubled and shuffled."""
+    start = Row("fields", FLOOR, True, {"n": Row("counter", FLOOR, True, {})})
+    own = [start, start, start]
     deltas = []
-    for clock, (node, step) in enumerate(steps, 1):
-        before = 0 if node not in own else m.value(own[node], decode)["n"]
-        delta = m.difference(own.get(node), {"n": before + step}, (clock, node), encode, counters=COUNTERS)
+    for clock, (node, step) in enumerate(acts, 1):
+        if step is None:
+            own[node] = m.join(own[node], own[(node + 1) % 3])
+            continue
+        target = m.value(own[node], decode)["n"] + step
+        delta = m.difference(own[node], {"n": target}, (clock, node), encode, counters=COUNTERS)
         if delta is not None:
-            own[node] = m.join(own[node], delta) if node in own else delta
+            own[node] = m.join(own[node], delta)
             deltas += [delta, delta]
     random.shuffle(deltas)
-    joined = Row("fields", FLOOR, True, {"n": Row("counter", FLOOR, True, {})})
+    joined = start
     for delta in deltas:
         joined = m.join(joined, delta)
-    assert m.value(joined, decode)["n"] == sum(step for _, step in steps)
+    assert m.value(joined, decode)["n"] == sum(step for _, step in acts if step is not None)
+
+
+@law(THREE)
+def test_joining_leaves_both_as_they_were(m: Any, rows: tuple[Row, ...]) -> None:
+    a, b = copy.deepcopy(rows[:2])
+    m.join(a, b)
+    assert (a, b) == rows[:2]
 
 
 @law(ROWS)
@@ -245,6 +264,8 @@ def test_a_delta_joined_to_the_old_row_reads_as_the_new_value(m: Any, history: l
         assert same(reads_as(m.value(row, decode)), reads_as(entry))
         if delta is not None and before is not None:
             assert m.join(delta, before) == row
+        if entry is not None:
+            assert m.difference(row, entry, (clock + 1, 0), encode, **options) is None
 
 
 @law(ENTRIES, ENTRIES)
@@ -327,6 +348,23 @@ def test_what_is_put_where_something_stood_outlives_it(m: Any, was: Any) -> None
         concurrent = m.difference(row, {name: "leaf"}, (3, 2), encode)
         delta = m.difference(row, {name: now}, (4, 1), encode, **MERGING)
         assert m.value(m.join(m.join(row, concurrent), delta), decode) == {name: now}
+
+
+@law(st.booleans())
+def test_of_an_edit_and_a_deletion_of_a_field_the_later_is_kept(m: Any, edited_later: bool) -> None:
+    row = m.difference(None, {"x": 1, "y": {"p": 1}}, (1, 1), encode)
+    deleted = m.difference(row, {}, (3, 1), encode)
+    edited = m.difference(row, {"x": 2, "y": {"p": 2}}, (4 if edited_later else 2, 2), encode)
+    # The dict y is gone whole, with all that was in it, as an entry would be.
+    assert m.value(m.join(row, m.join(deleted, edited)), decode) == ({"x": 2} if edited_later else {})
+
+
+@law()
+def test_edits_of_different_leaves_are_both_kept(m: Any) -> None:
+    row = m.difference(None, {"x": {"p": {"q": 1, "r": 1}}}, (1, 1), encode)
+    one = m.difference(row, {"x": {"p": {"q": 2, "r": 1}}}, (2, 1), encode)
+    other = m.difference(row, {"x": {"p": {"q": 1, "r": 3}, "s": 4}}, (3, 2), encode)
+    assert m.value(m.join(row, m.join(one, other)), decode) == {"x": {"p": {"q": 2, "r": 3}, "s": 4}}
 
 
 @law()

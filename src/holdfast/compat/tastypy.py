@@ -59,6 +59,7 @@ DEFAULT_PROGRESS_TRACKER_MAPPING = tuple((name, DEFAULTS[name]) for name in ("_t
 ITERITEMS_CHUNK_SIZE = 1000  # these two mean nothing here; they are for programs that import them
 ITERKEYS_CHUNK_SIZE = 1000
 
+Keys = set[Any]  # inside the class, `set` is the property
 Face = TypeVar("Face", bound="PersistentOrderedDict")
 
 
@@ -214,7 +215,7 @@ class PersistentOrderedDict:
         return iter(self._dict)
 
     def __reversed__(self) -> Iterator[Any]:
-        return reversed(list(self._dict))
+        return iter(self.keys()[::-1])
 
     def iterkeys(self) -> Iterator[Any]:
         """The keys, and those that are added meanwhile."""
@@ -261,7 +262,7 @@ class PersistentOrderedDict:
 
     # -- syncing ----------------------------------------------------------------------------------------------
 
-    def dirty(self) -> set[Any]:
+    def dirty(self) -> Keys:
         """The keys whose newest value is not on disk yet; a copy."""
         return self._dict.dirty()  # type: ignore[no-any-return]
 

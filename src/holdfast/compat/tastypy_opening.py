@@ -161,7 +161,7 @@ def open_file(full: str, shared: bool) -> Hold:
 def structure_in(file: Hold, kind: str) -> Dict:
     """The one structure of the hold, made if it has none. A tracker may be opened as a dict too."""
     kinds = file.structures()
-    name = next((name for name in NAMES.values() if name in kinds), None)
+    name = next((name for name in (NAMES[kind], *NAMES.values()) if name in kinds), None)
     if name is None and len(kinds) > 1:
         raise InvalidError(
             f"{file.path!r} holds several structures ({', '.join(map(repr, kinds))}), and none of them is called "

@@ -25,7 +25,7 @@ from holdfast.engine.counter import Counter, inode_of
 from holdfast.engine.gate import Gate
 from holdfast.engine.opening import MEMORY, SYNCHRONOUS, files
 from holdfast.engine.schema import FORMAT, migrate
-from holdfast.errors import ClosedError, CorruptError, HoldfastError, InvalidError, ReadOnlyError
+from holdfast.errors import ClosedError, CorruptError, HoldfastError, InvalidError, ReadOnlyError, UnavailableError
 
 FORK_WAIT_SECONDS = 5.0
 BUSY_PAUSE_SECONDS = 0.002
@@ -342,7 +342,9 @@ class Database:
             try:
                 if last and not self.readonly and not self._torn:
                     self.rollback()
-                    self.checkpoint(truncate=True)
+                    # On a full disk what was committed stays in the log, and the next to open brings it in.
+                    with contextlib.suppress(UnavailableError):
+                        self.checkpoint(truncate=True)
                 self._disconnect()
             except apsw.Error as error:
                 raise self._translated(error) from error

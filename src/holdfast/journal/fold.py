@@ -132,6 +132,8 @@ class Folder:
 
     def _read_values(self, table: Table) -> Iterator[None]:
         """Values that were left in the file, a few batches at a time."""
+        if isinstance(table, FieldsTable):
+            return
         wanted = sorted({seq for key, seq in table.over.items() if key not in table.cold})
         for start in range(0, len(wanted), READ_AT_ONCE):
             for seq in wanted[start : start + READ_AT_ONCE]:

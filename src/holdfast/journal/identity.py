@@ -71,7 +71,9 @@ def is_torn_copy(path: str) -> bool:
 def adopt_copy(path: str) -> None:
     """Let such a copy be opened as it is, without what it lacks. InvalidError if the file needs no adopting."""
     if not is_torn_copy(path):
-        raise InvalidError(f"{path!r} is no copy of a hold in use, so there is nothing to adopt: open it as it is")
+        raise InvalidError(
+            f"{path!r} is no copy of a hold in use, so there is nothing to adopt: open it as it is"
+        )
     database = Database.open(path, create=False)
     try:
         database.gate.acquire(adopt_copy)

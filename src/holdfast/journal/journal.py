@@ -84,6 +84,7 @@ class Journal:
             self.clock.observe(self.database.value("SELECT value FROM meta WHERE key='clock'") or 0)
             self.seen = max(self.folded, self.database.value("SELECT max(seq) FROM batch") or 0)
             self._load_unfolded()
+            self._saw(self.seen)
 
     def _load_unfolded(self) -> None:
         """Take in which keys the unfolded batches change; their values are read when they are wanted."""
@@ -115,6 +116,8 @@ class Journal:
             if not rows:
                 return False
             for part in self._parts(*rows[0]):
+                if isinstance(part.table, FieldsTable):
+                    continue  # its values are changes, and were taken in with their keys
                 over, cold = part.table.over, part.table.cold
                 for key, value in zip(part.keys, part.values, strict=not part.meta.get("rows")):
                     if over.get(key) == seq and key not in cold:
@@ -158,7 +161,15 @@ class Journal:
                 self.seen = seq
                 if seq % CATCH_UP_EACH == 0:
                     self.folder.catch_up()
+            self._saw(self.seen)
             self.clock.observe(rows[-1][2])
+
+    def _saw(self, seq: int) -> None:
+        """All batches up to `seq` are taken in; each structure has the number at hand for its reads."""
+        self.seen = seq
+        for table in self.tables_by_id.values():
+            if table.structure is not None:
+                table.structure._seen = seq
 
     def _absorb_one(self, seq: int, keys: bytes, changes: bytes) -> bool:
         """As `_absorb`, for what `append_one` wrote; False if the batch is of another shape."""
@@ -354,7 +365,7 @@ class Journal:
             except BaseException:
                 counter.words[0] = self.seen
                 raise
-            self.seen = seq
+            self._saw(seq)
             self.stamps[seq] = (stamp, self.here)
             for part in parts:
                 part.table.absorb_own(seq, part)
@@ -377,7 +388,7 @@ class Journal:
             except BaseException:
                 counter.words[0] = self.seen
                 raise
-            self.seen = seq
+            self._saw(seq)
             self.stamps[seq] = (stamp, self.here)
             table.absorb_one(seq, key, text)
             counter.landed(seq)

@@ -39,6 +39,7 @@ class Structure(Protocol):
     """What a structure that is open does for its table."""
 
     _table: "Table"
+    _seen: int
 
     def _collect(self, every: bool) -> Part | None: ...
     def _keep(self, part: Part) -> None: ...
@@ -241,7 +242,9 @@ class Table:
             self.renewed.add(key)
         for key in gone:
             self.cold[key] = None
-        self.over.update(dict.fromkeys(keys, seq))
+        over = self.over
+        for key in keys:  # half the time of an update with dict.fromkeys
+            over[key] = seq
         if not self.cold.keys().isdisjoint(keys):
             for key in keys:
                 self.cold.pop(key, None)

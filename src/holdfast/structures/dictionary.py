@@ -5,7 +5,9 @@ from contextlib import contextmanager
 from itertools import chain, islice
 from typing import Any
 
-from holdfast.codec import SCALARS, plain_key
+from orjson import dumps
+
+from holdfast.codec import PASSED_THROUGH, SCALARS, plain_key
 from holdfast.errors import InvalidError, MissingError
 from holdfast.journal import bulk, merge
 from holdfast.journal.table import EPHEMERAL, LOCAL, FieldsTable, Part
@@ -44,8 +46,17 @@ class Dict(Scanning):
                 self._dirty[key] = None
             else:
                 self._assign(key, value)
-        else:
+        elif key in hot or key.__class__ is not str or not self._is_plain_json:
             self._assign(key, value)
+        else:  # as `_assign` and `encode` do, without the calls
+            try:
+                text = dumps(value, None, PASSED_THROUGH).decode()
+            except TypeError:
+                text = "null"
+            if "null" in text:
+                self._assign(key, value)
+            else:
+                self._dirty[key] = text
         try:
             self._tick()
         except StopIteration:

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from holdfast.codec import SCALARS, Serializer, Stored, encode, plain_key
+from holdfast.codec import JSON, SCALARS, Serializer, Stored, encode, plain_key
 from holdfast.errors import InvalidError, MissingError
 from holdfast.journal.table import FieldsTable, Part, Table
 from holdfast.structures import fields
@@ -54,6 +54,7 @@ class Entries(MutableMapping[Any, Any]):
         "_gone",
         "_hot",
         "_hot_bytes",
+        "_is_plain_json",
         "_journal",
         "_limit",
         "_loads",
@@ -62,6 +63,7 @@ class Entries(MutableMapping[Any, Any]):
         "_pages",
         "_paused",
         "_replaced",
+        "_seen",
         "_rest",
         "_serializer",
         "_table",
@@ -76,9 +78,11 @@ class Entries(MutableMapping[Any, Any]):
         self._journal = journal
         self._table = table
         self._words = journal.database.counter.words
+        self._seen = journal.seen  # kept by the journal, and here because each shared read compares it
         self._serializer = serializer
         self._dumps = serializer.dumps
         self._loads = serializer.loads
+        self._is_plain_json = serializer is JSON and not isinstance(table, FieldsTable)
         self._cache_bytes = cache_bytes
         self._limit = sync_changes
         self._nested_key: Callable[[object], str] = refuse_nested_key

@@ -17,11 +17,10 @@ from typing import Any, NoReturn
 
 from holdfast.codec import SCALARS, plain_key
 from holdfast.errors import ClosedError, ConflictError, ReadOnlyError
-from holdfast.journal.table import FieldsTable, Part
+from holdfast.journal.table import FieldsTable
 from holdfast.journal.transaction import Transaction, current
 from holdfast.structures.dictionary import Dict
 from holdfast.structures.tracked import LOOSE, NODES, loosen, track
-
 
 FOLD_LOOK = 64  # batches between two looks whether a fold is due
 
@@ -32,7 +31,7 @@ class SharedDict(Dict):
     __slots__ = ()
 
     def __getitem__(self, key: Any) -> Any:
-        if self._words[0] != self._journal.seen:
+        if self._words[0] != self._seen:
             self._journal.refresh()
         try:
             return self._hot[key]
@@ -85,7 +84,7 @@ class SharedDict(Dict):
         return super()._page(rows, added, values)
 
     def _see(self) -> None:
-        if self._words[0] != self._journal.seen:
+        if self._words[0] != self._seen:
             self._journal.refresh()
 
     def _due(self) -> None:
@@ -142,6 +141,8 @@ class SharedDict(Dict):
 
     def _write_change(self) -> None:
         dirty = self._dirty
+        if self._pages:
+            self._take_visited(dirty)
         if len(dirty) == 1 and not (self._gone or self._moved or isinstance(self._table, FieldsTable)):
             ((key, text),) = dirty.items()
             self._dirty = {}
@@ -282,7 +283,7 @@ class ReadOnlyDict(Dict):
     __slots__ = ()
 
     def __getitem__(self, key: Any) -> Any:
-        if self._words[0] != self._journal.seen:
+        if self._words[0] != self._seen:
             self._journal.refresh()
         return super().__getitem__(key)
 

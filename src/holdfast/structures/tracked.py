@@ -206,7 +206,7 @@ def _warm(node: Any) -> None:
     with _warming:
         owner = node._owner
         key = node._key
-        if node.__class__ is ColdDict:
+        if node.__class__ is ColdDict or node.__class__ is TouchedDict:
             flat = True
             for name, value in dict.items(node):
                 if value.__class__ is dict or value.__class__ is list:
@@ -265,6 +265,7 @@ def _loosened(value: Any) -> Any:
     return value
 
 
+_dict_get = dict.__getitem__
 _dict_set = dict.__setitem__
 _list_set = list.__setitem__
 
@@ -375,7 +376,7 @@ class FlatDict(TrackedDict):
 
     # The hottest of all changes: `d[key]["n"] += 1`. One test less for whatever the tick says as well.
     def __setitem__(self, key: str, value: Any) -> None:
-        if key.__class__ is str and value.__class__ in SCALARS:
+        if key.__class__ is str and (value.__class__ is int or value.__class__ in SCALARS):
             try:
                 self._owner._tick()
             except StopIteration:
@@ -397,19 +398,24 @@ class ColdDict(TrackedDict):
         _warm(self)
         self[key] = value
 
+    def __getitem__(self, key: str) -> Any:
+        value = _dict_get(self, key)
+        if value.__class__ is dict or value.__class__ is list:
+            _warm(self)
+            return _dict_get(self, key)
+        _switch(self, TouchedDict)
+        return value
 
-for _name in (
-    "__getitem__",
-    "get",
-    "items",
-    "values",
-    "__iter__",
-    "copy",
-    "__or__",
-    "__ror__",
-    "__reversed__",
-):
+
+class TouchedDict(ColdDict):
+    """A cold dict of which one scalar was read: often the only one, and not worth warming it for."""
+
+    __slots__ = ()
+
+
+for _name in ("get", "items", "values", "__iter__", "copy", "__or__", "__ror__", "__reversed__"):
     setattr(ColdDict, _name, _reader(dict, _name))
+setattr(TouchedDict, "__getitem__", _reader(dict, "__getitem__"))  # noqa: B010
 
 
 class TrackedList(list[Any]):
@@ -502,8 +508,8 @@ class ColdList(TrackedList):
 for _name in ("__getitem__", "__iter__", "__reversed__", "copy", "__add__", "__mul__", "__rmul__"):
     setattr(ColdList, _name, _reader(list, _name))
 
-_COLD: frozenset[type] = frozenset((ColdDict, ColdList))
+_COLD: frozenset[type] = frozenset((ColdDict, TouchedDict, ColdList))
 _ALONE_IN_PAGE = 0
 while maybe_held({0: ColdList()}):
     _ALONE_IN_PAGE += 1  # counted as ALONE is
-NODES: frozenset[type] = frozenset((WarmDict, FlatDict, ColdDict, WarmList, ColdList))
+NODES: frozenset[type] = frozenset((WarmDict, FlatDict, ColdDict, TouchedDict, WarmList, ColdList))
