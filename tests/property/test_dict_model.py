@@ -415,6 +415,10 @@ class DictMachine(RuleBasedStateMachine):
                 change(data.draw, value, side.now[key])
                 if data.draw(st.booleans()):
                     side.held = [*side.held[-4:], (value, side.now[key])]
+                if data.draw(st.integers(0, 3)) == 0:
+                    side.real[key] = side.now[key] = new = data.draw(values)
+                    side.now[key] = copy.deepcopy(new)
+                    (value.clear if value else value.copy)()
             elif data.draw(st.booleans()):
                 side.real[key] = side.now[key] = count
             if count == 1 and data.draw(st.integers(0, 3)) == 0:

@@ -5,7 +5,7 @@ An error is one line on stderr and an exit code; a traceback is a fault of ours.
 
 import os
 import sys
-from typing import IO, Any
+from typing import Any
 
 import click
 
@@ -53,17 +53,6 @@ Completion, for bash (zsh and fish alike):
 """
 
 
-class Refused(click.ClickException):
-    """An error of the library, as the command tells it."""
-
-    def __init__(self, error: HoldfastError) -> None:
-        super().__init__(str(error))
-        self.exit_code = next((code for kind, code in EXIT_CODES if isinstance(error, kind)), 1)
-
-    def show(self, file: IO[Any] | None = None) -> None:
-        click.echo(f"holdfast: {self.format_message()}", file=file or sys.stderr)
-
-
 class Command(click.Group):
     """All sub-commands, and the one place where errors become exit codes."""
 
@@ -72,7 +61,8 @@ class Command(click.Group):
             result = super().invoke(context)
             sys.stdout.flush()
         except HoldfastError as error:
-            raise Refused(error) from error
+            click.echo(f"holdfast: {error}", err=True)
+            context.exit(next((code for kind, code in EXIT_CODES if isinstance(error, kind)), 1))
         except BrokenPipeError:  # `| head` has seen enough
             _write_nowhere()
             context.exit(PIPE_CLOSED)
@@ -96,5 +86,19 @@ def holdfast() -> None:
     """
 
 
-for command in (inspect, ls, get, set_value, delete, edit, dump, load, import_files, check, backup, demo, completion):
+for command in (
+    inspect,
+    ls,
+    get,
+    set_value,
+    delete,
+    edit,
+    dump,
+    load,
+    import_files,
+    check,
+    backup,
+    demo,
+    completion,
+):
     holdfast.add_command(command)

@@ -12,7 +12,7 @@ structure_argument = click.argument("structure", shell_complete=completing.struc
 any_structure_argument = click.argument("structure", required=False, shell_complete=completing.structures)
 key_argument = click.argument("key", shell_complete=completing.keys)
 json_key_option = click.option(
-    "--json-key", is_flag=True, help="KEY is JSON: 7, 1.5, null, or [1, \"a\"] for a tuple."
+    "--json-key", is_flag=True, help='KEY is JSON: 7, 1.5, null, or [1, "a"] for a tuple.'
 )
 
 

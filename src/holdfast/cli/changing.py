@@ -1,5 +1,6 @@
 """`set`, `del` and `edit`: changing a hold, seen at once by all who have it open."""
 
+import sys
 from pathlib import Path
 
 import click
@@ -8,7 +9,7 @@ from holdfast.cli.arguments import file_argument, json_key_option, key_argument,
 from holdfast.cli.editing import Edit
 from holdfast.cli.keys import from_json, key_from
 from holdfast.cli.stored import Structure, change, face, find
-from holdfast.errors import InvalidError
+from holdfast.errors import InvalidError, MissingError
 
 
 @click.command("set")
@@ -19,7 +20,9 @@ from holdfast.errors import InvalidError
 @json_key_option
 @click.option("--text", is_flag=True, help="VALUE is a string as it stands, not JSON.")
 @click.option("--create", is_flag=True, help="Make the file, and the structure as a dict, if missing.")
-def set_value(file: str, structure: str, key: str, value: str, json_key: bool, text: bool, create: bool) -> None:
+def set_value(
+    file: str, structure: str, key: str, value: str, json_key: bool, text: bool, create: bool
+) -> None:
     """Set KEY to VALUE, which is JSON. A VALUE of - is read from stdin.
 
     \b
@@ -27,14 +30,18 @@ def set_value(file: str, structure: str, key: str, value: str, json_key: bool, t
     holdfast set crawl.hold titles /about 'About us' --text
     holdfast set crawl.hold grid '[3, 4]' 7 --json-key
     """
-    given = click.get_text_stream("stdin").read() if value == "-" else value
+    given = sys.stdin.read() if value == "-" else value
     try:
         meant = given if text else from_json(given, "VALUE")
     except InvalidError as error:
         raise InvalidError(f"{error}; for a string add --text") from None
     wanted = key_from(key, json_key)
     with change(file, create) as hold:
-        if create and structure not in hold.structures():
+        if structure not in hold.structures():
+            if not create:
+                raise MissingError(
+                    f"there is no structure {structure!r} in {file!r}: --create makes it, as a dict"
+                )
             hold.dict(structure)
         face(hold, structure)[wanted] = meant
 
@@ -63,7 +70,9 @@ def delete(file: str, structure: str, key: str | None, json_key: bool, everythin
 @click.command()
 @file_argument
 @structure_argument
-@click.option("--resume", type=click.Path(path_type=Path), help="Go on with the text that a refused edit has kept.")
+@click.option(
+    "--resume", type=click.Path(path_type=Path), help="Go on with the text that a refused edit has kept."
+)
 def edit(file: str, structure: str, resume: Path | None) -> None:
     """Open STRUCTURE as JSON lines in $EDITOR, and write back what changed as one transaction.
 

@@ -4,7 +4,7 @@ import click
 
 from holdfast.cli.arguments import file_argument, json_option
 from holdfast.cli.keys import printable
-from holdfast.cli.stored import look
+from holdfast.cli.stored import expect, look
 from holdfast.codec import encode
 from holdfast.errors import CorruptError
 from holdfast.journal import identity
@@ -14,7 +14,9 @@ FOUND = 1  # the exit code
 
 @click.command()
 @file_argument
-@click.option("--adopt", is_flag=True, help="Accept a copy of a hold that was in use as it is, and then check it.")
+@click.option(
+    "--adopt", is_flag=True, help="Accept a copy of a hold that was in use as it is, and then check it."
+)
 @json_option("one JSON object")
 @click.pass_context
 def check(context: click.Context, file: str, adopt: bool, as_json: bool) -> None:
@@ -23,6 +25,7 @@ def check(context: click.Context, file: str, adopt: bool, as_json: bool) -> None
     A file that was copied while it was in use lacks its newest changes, and is refused. With --adopt it becomes a
     hold of its own, without them.
     """
+    expect(file)
     if adopt:
         identity.adopt_copy(file)
     elif identity.is_torn_copy(file):
@@ -37,7 +40,9 @@ def check(context: click.Context, file: str, adopt: bool, as_json: bool) -> None
         for problem in problems:
             click.echo(printable(problem))
         told = f"{len(problems)} problems" if problems else "no problem"
-        click.echo(f"{printable(path)}: {told} in {len(entries)} structures, {sum(entries.values()):,} entries")
+        click.echo(
+            f"{printable(path)}: {told} in {len(entries)} structures, {sum(entries.values()):,} entries"
+        )
     if problems:
         click.echo("restore a backup, or save what can be read: holdfast dump", err=True)
         context.exit(FOUND)

@@ -25,8 +25,9 @@ def keys(context: click.Context, _: click.Parameter, incomplete: str) -> list[st
     """The first keys of the STRUCTURE that stands before."""
     try:
         with look(context.params["file"]) as hold:
-            texts = (k for k in Structure(hold, context.params["structure"]).keys() if isinstance(k, str))
-            return list(islice((key for key in texts if key.startswith(incomplete)), KEYS_OFFERED))
+            stored = Structure(hold, context.params["structure"])
+            fitting = (key for key in stored if isinstance(key, str) and key.startswith(incomplete))
+            return list(islice(fitting, KEYS_OFFERED))
     except (HoldfastError, KeyError):
         return []
 

@@ -35,7 +35,9 @@ class Edit:
             self.text = resume
         self.before = self.text.with_name("before.jsonl")
         if not (self.text.is_file() and self.before.is_file()):
-            raise InvalidError(f"{str(resume)!r} is not the text of a refused edit: name the file that was kept")
+            raise InvalidError(
+                f"{str(resume)!r} is not the text of a refused edit: name the file that was kept"
+            )
 
     def _write_out(self) -> None:
         with look(self.file) as hold:
@@ -51,7 +53,9 @@ class Edit:
             try:
                 told = self._write_back()
             except HoldfastError as error:
-                if sys.stdin.isatty() and click.confirm(f"holdfast: {error}\nEdit again?", default=True, err=True):
+                if sys.stdin.isatty() and click.confirm(
+                    f"holdfast: {error}\nEdit again?", default=True, err=True
+                ):
                     continue
                 raise type(error)(
                     f"{error}; nothing was changed. Your text is kept: correct it by "
@@ -87,7 +91,9 @@ def _read(path: Path) -> Texts:
         if isinstance(one, lines.Header) or one.stored is not None or one.marks:
             raise InvalidError(f'line {one.line} must be {{"key": …, "value": …}}')
         if one.key in found:
-            raise InvalidError(f"lines {found[one.key][0]} and {one.line} have the same key, {shown(one.key)}")
+            raise InvalidError(
+                f"lines {found[one.key][0]} and {one.line} have the same key, {shown(one.key)}"
+            )
         found[one.key] = (one.line, encode(one.value))
     return {key: text for key, (_, text) in found.items()}
 

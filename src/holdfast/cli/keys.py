@@ -47,7 +47,9 @@ def printable(text: str) -> str:
     """The text with everything escaped that would move a terminal's cursor."""
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
+    )
 
 
 def shortened(text: str, width: int) -> str:

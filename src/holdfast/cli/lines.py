@@ -73,7 +73,7 @@ def _parse(number: int, text: str) -> Header | Entry:
         if isinstance(found.get("structure"), str) and found.keys() <= {"structure", "kind", "options"}:
             return _parse_header(number, found)
     raise InvalidError(
-        f"line {number} is no line of a dump: it must have \"key\" and \"value\" (or \"base64\"), or \"structure\""
+        f'line {number} is no line of a dump: it must have "key" and "value" (or "base64"), or "structure"'
     )
 
 

@@ -37,7 +37,9 @@ class Loader:
         except InvalidError as error:
             self.flush()
             loaded = sum(self.counts.values())
-            raise InvalidError(f"{error}; the {loaded:,} entries before it are loaded, and it may be repeated") from None
+            raise InvalidError(
+                f"{error}; the {loaded:,} entries before it are loaded, and it may be repeated"
+            ) from None
 
     def _begin(self, header: Header) -> None:
         self.flush()

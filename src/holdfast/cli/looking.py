@@ -83,7 +83,12 @@ def _print_summary(hold: Hold, summary: Summary) -> None:
     ):
         console.print(Text.assemble((f"{label:<8} ", "dim"), text), soft_wrap=True)
     shown_tables = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for column, justify in (("structure", "left"), ("kind", "left"), ("entries", "right"), ("unfolded", "right")):
+    for column, justify in (
+        ("structure", "left"),
+        ("kind", "left"),
+        ("entries", "right"),
+        ("unfolded", "right"),
+    ):
         shown_tables.add_column(column, justify=justify)  # type: ignore[arg-type]
     shown_tables.add_column("options", overflow="fold")
     for table in summary.tables:
@@ -108,7 +113,9 @@ def _size(count: int) -> str:
 @click.command()
 @file_argument
 @any_structure_argument
-@click.option("--limit", type=click.IntRange(min=0), default=100, show_default=True, help="How many keys; 0 is all.")
+@click.option(
+    "--limit", type=click.IntRange(min=0), default=100, show_default=True, help="How many keys; 0 is all."
+)
 @json_option("JSON lines")
 def ls(file: str, structure: str | None, limit: int, as_json: bool) -> None:
     """List the structures of FILE, or the keys of STRUCTURE with the beginning of each value."""
@@ -185,7 +192,9 @@ def _inside(value: Any, step: str, where: str) -> Any:
             raise InvalidError(f"{where} is a list, so {step!r} must be a number") from None
         except IndexError:
             raise MissingError(f"{where} has no item {step}; it has {len(value)}") from None
-    raise MissingError(f"{where} is {shortened(encode(value), 40)}: there is nothing inside it, so no {step!r}")
+    raise MissingError(
+        f"{where} is {shortened(encode(value), 40)}: there is nothing inside it, so no {step!r}"
+    )
 
 
 def _print_value(value: Any, where: str, text: bool) -> None:
@@ -195,6 +204,8 @@ def _print_value(value: Any, where: str, text: bool) -> None:
         click.echo(value)
         return
     if isinstance(value, bytes):
-        raise InvalidError(f"{where} is {len(value):,} bytes, which JSON can't hold: --text prints them as they are")
+        raise InvalidError(
+            f"{where} is {len(value):,} bytes, which JSON can't hold: --text prints them as they are"
+        )
     line = encode(value)
     click.echo(lines.indented(line) if sys.stdout.isatty() else line)

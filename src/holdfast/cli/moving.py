@@ -40,7 +40,7 @@ def dump(file: str, structure: str | None) -> None:
     """
     with look(file) as hold:
         names = [structure] if structure is not None else list(hold.structures())
-        out = click.get_binary_stream("stdout")
+        out = sys.stdout.buffer
         for name in names:
             _dump(Structure(hold, name), out)
 

@@ -4,6 +4,7 @@ Values pass through here as stored text or bytes: a dump decodes nothing, and no
 """
 
 import difflib
+import os
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
@@ -25,12 +26,21 @@ _DICT_OPTIONS = frozenset(("merge", "serializer", "strict_json", "local", "ephem
 
 def look(path: str) -> Hold:
     """Open a hold to look into it; nothing is changed."""
+    expect(path)
     return holds.open(path, readonly=True, create=False)
 
 
 def change(path: str, create: bool = False) -> Hold:
     """Open a hold so that each change is seen by all who have it open, at once."""
+    if not create:
+        expect(path)
     return holds.open(path, shared=True, create=create)
+
+
+def expect(path: str) -> None:
+    """Raise MissingError unless there is something at the path."""
+    if not os.path.lexists(path):
+        raise MissingError(f"there is no file {path!r}: check the path")
 
 
 def _untouched(stored: Any) -> Any:
@@ -51,7 +61,7 @@ class Structure:
     def __len__(self) -> int:
         return len(self._raw)
 
-    def keys(self) -> Iterator[Key]:
+    def __iter__(self) -> Iterator[Key]:
         return iter(self._raw)
 
     def items(self) -> Iterator[tuple[Key, Stored]]:
@@ -76,7 +86,7 @@ class Structure:
                 return f", but there is a key {encode(other[0])} that is not text: add --json-key"
         elif encode(key) in self._raw:
             return ", but there is a text that reads like it: leave out --json-key"
-        texts = [k for k in islice(self.keys(), KEYS_COMPARED) if isinstance(k, str)]
+        texts = [k for k in islice(self, KEYS_COMPARED) if isinstance(k, str)]
         close = difflib.get_close_matches(str(key), texts, n=1)
         if close:
             return f": did you mean {shown(close[0])}?"

@@ -62,7 +62,8 @@ def is_torn_copy(path: str) -> bool:
         return False
     database = Database.open(path, readonly=True)
     try:
-        stored = dict(database.rows("SELECT key, value FROM meta WHERE key IN ('fingerprint', 'open')"))
+        rows = database.rows("SELECT key, value FROM meta WHERE key IN ('fingerprint', 'open')")
+        stored: dict[str, Any] = dict(rows)  # type: ignore[arg-type]
         return bool(stored.get("open")) and stored.get("fingerprint") != fingerprint(database.path)
     finally:
         database.close()

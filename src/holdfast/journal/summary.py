@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """`newest_batch` and `folded_batch` count from the beginning of the file; `node` is None before its first writer."""
+    """Batches count from the beginning of the file; `node` is None before its first writer."""
 
     format: int
     node: str | None

@@ -39,26 +39,23 @@ class Dict(Scanning):
             return self._load(key)
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        hot = self._hot
-        if value.__class__ in SCALARS:
-            if key in hot:
-                hot[key] = value
-                self._dirty[key] = None
-            else:
-                self._assign(key, value)
-        elif key in hot or key.__class__ is not str or not self._is_plain_json:
-            self._assign(key, value)
-        else:  # as `_assign` and `encode` do, without the calls
-            try:
+        kind = value.__class__
+        if (kind is dict or kind is list) and key.__class__ is str and self._is_plain_json:
+            try:  # as `_assign` and `encode` do, without the calls
                 text = dumps(value, None, PASSED_THROUGH).decode()
             except TypeError:
                 text = "null"
-            if "null" in text:
+            if key in self._hot or "null" in text:
                 self._assign(key, value)
             else:
                 self._dirty[key] = text
+        elif kind in SCALARS and key in self._hot:
+            self._hot[key] = value
+            self._dirty[key] = None
+        else:
+            self._assign(key, value)
         try:
-            self._tick()
+            next(self._ticks)
         except StopIteration:
             self._due()
 
@@ -273,7 +270,7 @@ class Dict(Scanning):
     def __len__(self) -> int:
         with self._journal.lock:
             table = self._table
-            added = sum(not table.has(key) for key in list(self._dirty) if key not in self._gone)
+            added = sum(not table.has(key) for key in list(self._dirty))
             removed = sum(table.has(key) for key in list(self._gone) if key not in self._dirty)
             return table.count() + added - removed
 

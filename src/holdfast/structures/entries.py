@@ -23,6 +23,7 @@ from holdfast.journal.table import FieldsTable, Part, Table
 from holdfast.structures import fields
 from holdfast.structures.tracked import (
     ALONE,
+    LOOSE,
     NODES,
     is_held_inside,
     loosen,
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 HOT_BYTES_A_VALUE = 200  # what a hot value takes beside its text …
 HOT_BYTES_A_CHARACTER = 7  # … and per character of it, as measured on small nested records
 MISSING: Any = object()
-_never: Callable[[], None] = repeat(None, 0).__next__  # sends every change to the careful way
+_never: Iterator[None] = iter(())  # sends every change to the careful way
 
 
 class Entries(MutableMapping[Any, Any]):
@@ -67,7 +68,7 @@ class Entries(MutableMapping[Any, Any]):
         "_rest",
         "_serializer",
         "_table",
-        "_tick",
+        "_ticks",
         "_words",
     )
     _states: ClassVar[dict[str, type]]  # which class it has in which state; see sharing.py
@@ -144,6 +145,12 @@ class Entries(MutableMapping[Any, Any]):
                 return page.pop(key)
         return MISSING
 
+    def _leave_pages(self, key: Any) -> None:
+        """What an iteration gave out under this key is no longer its value."""
+        for page in self._pages:
+            if key in page:
+                loosen(page.pop(key))
+
     def _no_key(self, key: Any) -> MissingError:
         return MissingError(f"{key!r} is not in {self.name!r}")
 
@@ -154,6 +161,8 @@ class Entries(MutableMapping[Any, Any]):
         scalar = value.__class__ in SCALARS
         # A plain scalar can always be stored as JSON, so there is nothing to find out by encoding it now.
         text = None if scalar and self._dumps is encode else self._text_of(key, value)
+        if self._pages:
+            self._leave_pages(key)
         if isinstance(self._table, FieldsTable):
             self._replaced.add(key)
         hot = self._hot
@@ -175,6 +184,8 @@ class Entries(MutableMapping[Any, Any]):
 
     def _remove(self, key: Any) -> None:
         """Take out a key that is here."""
+        if self._pages:
+            self._leave_pages(key)
         node = self._hot.get(key)
         if node.__class__ in NODES:
             loosen(node)
@@ -202,7 +213,7 @@ class Entries(MutableMapping[Any, Any]):
     # -- syncing -------------------------------------------------------------------------------------------------
 
     def _arm(self, changes: int) -> None:
-        self._tick: Callable[[], None] = repeat(None, max(changes - 1, 0)).__next__
+        self._ticks: Iterator[None] = repeat(None, max(changes - 1, 0))
 
     def _due(self) -> None:
         """Enough changes to look whether a sync is due: it is when that many keys differ from the file."""
@@ -214,7 +225,7 @@ class Entries(MutableMapping[Any, Any]):
 
     def _count_change(self) -> None:
         try:
-            self._tick()
+            next(self._ticks)
         except StopIteration:
             self._due()
 
@@ -292,7 +303,7 @@ class Entries(MutableMapping[Any, Any]):
     def _become(self, state: str) -> None:
         self._careful = state != "plain"
         if self._careful:
-            self._tick = _never
+            self._ticks = _never
         else:
             self._arm(self._limit)
         self.__class__ = self._states[state]
@@ -303,9 +314,8 @@ class Entries(MutableMapping[Any, Any]):
         """Others changed these keys: what is hot of them is brought up to date or let go of."""
         hot, dirty = self._hot, self._dirty
         for key in keys:
-            for page in self._pages:
-                if key in page and key not in dirty and page[key].__class__ in NODES:
-                    self._show(key, page[key])
+            if self._pages and key not in dirty:
+                self._show_in_pages(key)
             if key not in hot or key in dirty:
                 continue  # ours is the newer one, and is written later
             node = hot[key]
@@ -325,6 +335,13 @@ class Entries(MutableMapping[Any, Any]):
         else:
             del self._hot[key]
 
+    def _show_in_pages(self, key: Any) -> None:
+        for page in self._pages:
+            if key in page:
+                self._show(key, page[key])
+                if page[key]._owner is LOOSE:
+                    del page[key]
+
     def _show(self, key: Any, node: Any) -> None:
         """Make a held container read as what is stored."""
         text = self._table.text(key)
@@ -343,6 +360,8 @@ class Entries(MutableMapping[Any, Any]):
             self._gone.pop(key, None)
             self._moved.pop(key, None)
             self._replaced.discard(key)
+            if self._pages:
+                self._show_in_pages(key)
             if key in self._hot:
                 node = self._hot[key]
                 if node.__class__ in NODES:

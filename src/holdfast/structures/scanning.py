@@ -126,7 +126,7 @@ class Scanning(Entries):
         if key in added or key in self._gone or key in self._moved:
             return False
         table = self._table
-        return key not in table.renewed or key not in table.over
+        return key not in table.over or (key not in table.renewed and table.is_live(key))
 
     def _keep_held(self, page: dict[Any, Any]) -> None:
         """What an iteration gave out and somebody kept, or changed, becomes hot.

@@ -15,7 +15,8 @@ threads only at calls and loops.
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import repeat
 from typing import Any, Protocol
 
 from holdfast.codec import SCALARS, decode, encode
@@ -28,7 +29,8 @@ class Owner(Protocol):
     _dirty: dict[Any, Any]
     _careful: bool  # every change goes through `_change`: shared, in a transaction, read-only or closed
 
-    def _tick(self) -> None: ...  # raises StopIteration when a sync may be due, and always where `_careful`
+    _ticks: Iterator[None]  # ends when a sync may be due; has ended where `_careful`
+
     def _due(self) -> None: ...
     def _change(self, node: Any, change: Callable[[], Any]) -> Any: ...
     def _nested_key(self, key: object) -> str: ...
@@ -45,8 +47,8 @@ class _Loose:
 
     def __init__(self) -> None:
         self._dirty: dict[Any, Any] = _Forgetful()
+        self._ticks: Iterator[None] = repeat(None)
 
-    def _tick(self) -> None: ...
     def _due(self) -> None: ...
 
     def _change(self, node: Any, change: Callable[[], Any]) -> Any:
@@ -225,7 +227,7 @@ def _done(node: Any) -> None:
     node._owner._dirty[node._key] = None
     owner = node._owner
     try:
-        owner._tick()
+        next(owner._ticks)
     except StopIteration:
         owner._due()
 
@@ -378,7 +380,7 @@ class FlatDict(TrackedDict):
     def __setitem__(self, key: str, value: Any) -> None:
         if key.__class__ is str and (value.__class__ is int or value.__class__ in SCALARS):
             try:
-                self._owner._tick()
+                next(self._owner._ticks)
             except StopIteration:
                 _set_in_dict_carefully(self, key, value)
             else:

@@ -269,10 +269,14 @@ class Tracker(Dict):
             claimed: list[Task] = []
             for key in self._candidates(now):
                 task = self.get(key)
-                if task is not None and self._may_try(task) and not _is_leased(task, now):
-                    claimed.append(self._lease(key, task, worker, now + lease_seconds))
-                    if len(claimed) == most:
-                        break
+                if task is None or not self._may_try(task):
+                    continue
+                if _is_leased(task, now):
+                    self._expect_back(task["_lease"]["until"], key)  # another process claimed or renewed it
+                    continue
+                claimed.append(self._lease(key, task, worker, now + lease_seconds))
+                if len(claimed) == most:
+                    break
             return claimed
 
     def _candidates(self, now: float) -> Iterator[Any]:

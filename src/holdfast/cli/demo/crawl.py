@@ -56,7 +56,9 @@ def work(plan: Plan, me: str) -> None:
                 elif _is_finished(tasks):
                     return
                 else:
-                    changes.poll(plan.lease_seconds / 4)  # until a task is added, or a dead worker's lease ends
+                    changes.poll(
+                        plan.lease_seconds / 4
+                    )  # until a task is added, or a dead worker's lease ends
 
 
 def _read_module(hold: Hold, tasks: Tracker, task: Task, pace_seconds: float) -> None:

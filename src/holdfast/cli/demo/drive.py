@@ -54,7 +54,9 @@ class Driver:
         with self._running(again) as program:
             self._watch(program, lambda state: False)
             if program.wait() != 0:
-                raise HoldfastError(f"the crawl ended with exit code {program.returncode}, which it never should")
+                raise HoldfastError(
+                    f"the crawl ended with exit code {program.returncode}, which it never should"
+                )
         self._stage.finished(self._state())
 
     # -- the program ------------------------------------------------------------------------------------------
@@ -131,8 +133,9 @@ class Driver:
             return
         _kill_group(program)
         state = self._state()
+        dead = {loss.worker for loss in self.losses}
         self.losses += [Loss(task, worker) for task, worker in state.leases.items()]
-        self._stage.program_killed(program.pid, self._plan, state)
+        self._stage.program_killed(program.pid, self._plan, state, dead)
 
 
 def _is_past(state: State, part: float) -> bool:

@@ -26,7 +26,9 @@ BESIDE = ("", "-wal", "-shm", "-seq")
 def perform(at: str | None, first: str, workers: int, lease_seconds: float, pace_seconds: float) -> bool:
     """Give the demo; whether all came out as it should."""
     if source_of(first) is None:
-        raise InvalidError(f"the standard library has no source of a module {first!r} here: begin with another")
+        raise InvalidError(
+            f"the standard library has no source of a module {first!r} here: begin with another"
+        )
     console = Console(highlight=False)
     with _place(at) as path:
         plan = Plan(path, 1, workers, lease_seconds, pace_seconds)
@@ -65,8 +67,12 @@ def _judge(hold: Hold, first: str, stage: Stage, losses: list[Loss]) -> bool:
 
 def _comparison(modules: dict[str, Any], expected: dict[str, Any]) -> str:
     if modules == expected:
-        return f"One process that crawls into a plain dict finds the same: {len(expected)} modules, all alike."
-    different = sorted(name for name in modules.keys() | expected.keys() if modules.get(name) != expected.get(name))
+        return (
+            f"One process that crawls into a plain dict finds the same: {len(expected)} modules, all alike."
+        )
+    different = sorted(
+        name for name in modules.keys() | expected.keys() if modules.get(name) != expected.get(name)
+    )
     return (
         f"One process that crawls into a plain dict finds the same: no, {len(different)} modules differ, "
         f"among them {', '.join(different[:5])}."

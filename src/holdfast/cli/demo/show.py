@@ -1,9 +1,12 @@
 """What a person sees of the demo. Written for 80 columns, without a terminal too."""
 
+import shutil
+import sys
 import textwrap
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.bar import Bar
@@ -75,13 +78,18 @@ class Stage:
         self._add(f"{seconds:.1f} s later its lease had ended and {task} was read by worker {worker}.")
 
     def too_late(self) -> None:
-        self._add("The crawl was done before the whole program could be killed: this machine is too fast for it.")
+        self._add(
+            "The crawl was done before the whole program could be killed: this machine is too fast for it."
+        )
 
-    def program_killed(self, pid: int, plan: Plan, state: State) -> None:
-        pids = [pid, *(state.pids[name] for name in state.pids if name.startswith(f"{plan.run}."))]
+    def program_killed(self, pid: int, plan: Plan, state: State, dead: set[str]) -> None:
+        alive = [
+            state.pids[name] for name in state.pids if name.startswith(f"{plan.run}.") and name not in dead
+        ]
         self._say(
             "kill -9 of the whole program",
-            f"SIGKILL to {_listed(map(str, pids), len(pids))}, all at once. Nothing of it runs any more.",
+            f"SIGKILL to {pid} and its workers {', '.join(map(str, alive))}, all at once. Nothing of it runs any "
+            f"more. {state.done} of {state.known} known modules are done.",
         )
 
     def resumed(self, state: State, losses: Sequence[Any]) -> None:
@@ -90,7 +98,11 @@ class Stage:
         self._say(
             "The program is started again",
             f"Found in the file: {state.done} modules done, {waiting} waiting, and {len(state.leases)} under way"
-            + (f" in workers that are dead ({under_way}). Those come back as their leases end." if losses else "."),
+            + (
+                f" in workers that are dead ({under_way}). Those come back as their leases end."
+                if losses
+                else "."
+            ),
         )
 
     def finished(self, state: State) -> None:
@@ -117,9 +129,9 @@ class Stage:
     def results(self, modules: Mapping[str, Mapping[str, Any]], tasks: Tracker) -> None:
         self._say("What was found")
         importers = Counter(name for found in modules.values() for name in found["imports"])
-        self.console.print(_most_imported(modules, importers))
-        self.console.print(_lines_by_package(modules))
-        self.console.print(_by_worker(tasks))
+        for table in (_most_imported(modules, importers), _lines_by_package(modules), _by_worker(tasks)):
+            self.console.print()
+            self.console.print(table)
 
     def attempts(self, tasks: Tracker, losses: Mapping[str, list[str]]) -> None:
         """Every task that took more than one attempt, and why."""
@@ -128,7 +140,9 @@ class Stage:
         if repeated:
             table = _table("module", "attempts>", "lost by", "finished by", "finished>")
             for name, task in repeated.items():
-                lost = ", ".join(f"{worker} (killed)" for worker in losses.get(name, ())) or "a lease that ended"
+                lost = (
+                    ", ".join(f"{worker} (killed)" for worker in losses.get(name, ())) or "a lease that ended"
+                )
                 table.add_row(name, str(task["_tries"]), lost, task["worker"], _times(task["finished"]))
             self.console.print(table)
 
@@ -143,16 +157,17 @@ class Stage:
 
     def what_next(self, path: str, first: str) -> None:
         self._say("Try next")
-        package = first.partition(".")[0]
-        for command, meaning in (
-            (f"holdfast inspect {path}", "what is in the file"),
-            (f"holdfast ls {path} modules", "what was found in each module"),
-            (f"holdfast get {path} tasks {package}", "one task, and who did it"),
-            (f"holdfast dump {path} modules | head -3", "all of it as JSON lines"),
-            (f"holdfast check {path}", "every invariant of the file"),
+        program = _this_command()
+        for arguments, meaning in (
+            (f"inspect {path}", "what is in the file"),
+            (f"ls {path} modules", "what was found in each module"),
+            (f"get {path} tasks {first}", "one task, and who did it"),
+            (f"dump {path} modules | head -3", "all of it as JSON lines"),
+            (f"check {path}", "every invariant of the file"),
         ):
-            self.console.print(Text.assemble(("   # " + meaning + "\n", "dim"), "   " + command), soft_wrap=True)
-        self._add("", "and README.md, to write a program like this: it takes about thirty lines.")
+            told = Text.assemble(("   # " + meaning + "\n", "dim"), f"   {program} {arguments}")
+            self.console.print(told, soft_wrap=True)
+        self._add("", "And README.md, to write a program like this one.")
 
 
 def _drawn(state: State) -> RenderableType:
@@ -170,12 +185,14 @@ def _drawn(state: State) -> RenderableType:
 
 
 def _most_imported(modules: Mapping[str, Mapping[str, Any]], importers: Counter[str]) -> RenderableType:
-    table = _table("most imported", "by>", "lines>", "functions>", "classes>")
+    table = _table("most imported", "by modules>", "lines>", "functions>", "classes>")
     for name, count in importers.most_common(MOST_ROWS):
         found = modules[name]
         numbers = [f"{found[what]:,}" for what in ("lines", "functions", "classes")]
         table.add_row(name, str(count), *(numbers if found["source"] else ["compiled", "", ""]))
-    total = [f"{sum(found[what] for found in modules.values()):,}" for what in ("lines", "functions", "classes")]
+    total = [
+        f"{sum(found[what] for found in modules.values()):,}" for what in ("lines", "functions", "classes")
+    ]
     table.add_section()
     table.add_row(f"all {len(modules)} modules", f"{sum(importers.values()):,}", *total, style="bold")
     return table
@@ -203,12 +220,22 @@ def _by_worker(tasks: Tracker) -> RenderableType:
 def _table(*columns: str) -> Table:
     """A table without a frame; a column whose name ends in > is one of numbers."""
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0), pad_edge=False)
-    table.add_column("  ")
+    table.add_column(" ")
     for column in columns:
         table.add_column(column.rstrip(">"), justify="right" if column.endswith(">") else "left")
     add_row = table.add_row
     table.add_row = lambda *cells, **style: add_row("", *cells, **style)  # type: ignore[method-assign]
     return table
+
+
+def _this_command() -> str:
+    """How a person calls us again, from here."""
+    if shutil.which("holdfast"):
+        return "holdfast"
+    script = Path(sys.argv[0])
+    if script.name != "holdfast":
+        return f"{Path(sys.executable).name} -m holdfast.cli"
+    return str(script.relative_to(Path.cwd()) if script.is_relative_to(Path.cwd()) else script)
 
 
 def _listed(names: Any, most: int) -> str:
