@@ -1,5 +1,5 @@
 """`python -m holdfast.cli`: the command where no script is installed."""
 
-from holdfast.cli import main
+from holdfast.cli.app import holdfast
 
-main()
+holdfast(prog_name="holdfast")

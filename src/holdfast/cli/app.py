@@ -9,7 +9,6 @@ from typing import Any
 
 import click
 
-from holdfast import __version__
 from holdfast.cli.changing import delete, edit, set_value
 from holdfast.cli.checking import backup, check
 from holdfast.cli.completing import completion
@@ -77,7 +76,7 @@ def _write_nowhere() -> None:
 
 
 @click.group(cls=Command, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, message="holdfast %(version)s")
+@click.version_option(package_name="holdfast", message="holdfast %(version)s")
 def holdfast() -> None:
     """Look into a hold, change it, move it, check it.
 

@@ -201,11 +201,14 @@ def _print_value(value: Any, where: str, text: bool) -> None:
     if text:
         if not isinstance(value, (str, bytes)):
             raise InvalidError(f"{where} is neither text nor bytes: leave out --text to have it as JSON")
-        click.echo(value)
+        click.echo(value, nl=isinstance(value, str))
         return
     if isinstance(value, bytes):
         raise InvalidError(
             f"{where} is {len(value):,} bytes, which JSON can't hold: --text prints them as they are"
         )
-    line = encode(value)
+    try:
+        line = encode(value)
+    except InvalidError as error:
+        raise InvalidError(f"{where} can't be printed as JSON ({error}): read it from Python") from None
     click.echo(lines.indented(line) if sys.stdout.isatty() else line)

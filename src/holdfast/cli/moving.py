@@ -14,13 +14,14 @@ from holdfast import hold as holds
 from holdfast.cli import lines
 from holdfast.cli.arguments import any_structure_argument, file_argument
 from holdfast.cli.loading import Loader
-from holdfast.cli.progress import progress
+from holdfast.cli.progress import Advance, progress
 from holdfast.cli.stored import Structure, look, own_options
 from holdfast.errors import InvalidError, MissingError
 
 # The faces are beside the command, not below it: an importer is named here and found when it is asked for.
 IMPORTERS = {"tastypy": "holdfast.compat.tastypy_files:import_tastypy"}
-FLUSH_EVERY = 1_000  # lines
+ADVANCE_EVERY = 1_000  # lines
+LOST = 1  # the exit code
 
 
 @click.command()
@@ -52,8 +53,8 @@ def _dump(structure: Structure, out: IO[bytes]) -> None:
         for number, (key, stored) in enumerate(structure.items(), 1):
             line = lines.entry(key, stored, structure.serializer, structure.marks(key))
             out.write(line.encode() + b"\n")
-            if number % FLUSH_EVERY == 0:
-                advance(FLUSH_EVERY)
+            if number % ADVANCE_EVERY == 0:
+                advance(ADVANCE_EVERY)
     out.flush()
 
 
@@ -75,7 +76,7 @@ def load(file: str, structure: str | None, source: IO[bytes]) -> None:
     click.echo(f"loaded {told}" if told else "there was nothing to load", err=True)
 
 
-def _texts(source: IO[bytes], advance: Callable[[int], None]) -> Iterator[str]:
+def _texts(source: IO[bytes], advance: Advance) -> Iterator[str]:
     for number, line in enumerate(source, 1):
         try:
             yield line.decode()
@@ -97,19 +98,22 @@ def _size_of(source: IO[bytes]) -> int | None:
 @click.argument("path", type=click.Path())
 @click.option("--to", type=click.Path(), help="The hold to write; by default PATH with the ending .hold.")
 @click.option("--name", help="The structure to write; by default the importer's choice.")
-def import_files(format: str, path: str, to: str | None, name: str | None) -> None:
+@click.pass_context
+def import_files(context: click.Context, format: str, path: str, to: str | None, name: str | None) -> None:
     """Bring what another package wrote at PATH into a hold. PATH is only read.
 
-    tastypy: a directory of N.json or N.json.gz; a damaged last file is read as far as it goes.
+    tastypy: a directory of N.json or N.json.gz; a damaged last file is read as far as it goes, and what of it was
+    lost is told, with exit code 1.
     """
     if not os.path.exists(path):
         raise MissingError(f"there is no {path!r} to import: name the file or directory that {format} wrote")
     target = to or str(Path(os.path.normpath(path)).with_suffix(".hold"))
     named: dict[str, Any] = {} if name is None else {"name": name}
-    with progress("entries", None) as advance:
-        report = _importer(format)(path, target, progress=advance, **named)
+    with progress("files read", None) as advance:
+        report = _importer(format)(path, target, progress=lambda done, total: advance(1, total), **named)
     click.echo(str(report))
-    click.echo(f"look into it by:  holdfast inspect {target}", file=sys.stderr)
+    if report.lost:
+        context.exit(LOST)
 
 
 def _importer(format: str) -> Callable[..., Any]:

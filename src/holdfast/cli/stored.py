@@ -95,7 +95,8 @@ class Structure:
     def short(self, stored: Stored, width: int) -> str:
         """The beginning of a stored value, in one line of at most `width` characters."""
         if isinstance(stored, bytes):
-            text = f"<{self.serializer.name}, {len(stored):,} bytes: {stored[:OPAQUE_SHOWN].hex()}…>"
+            more = "…" if len(stored) > OPAQUE_SHOWN else ""
+            text = f"<{self.serializer.name}, {len(stored):,} bytes: {stored[:OPAQUE_SHOWN].hex()}{more}>"
         else:
             text = stored if self.serializer.tracked else encode(stored[:width])
         return shortened(text, width)

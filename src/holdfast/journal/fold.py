@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from holdfast.codec import key_from_db, key_to_db
+from holdfast.codec import key_to_db
 from holdfast.journal import merge
 from holdfast.journal.table import FieldsTable, Table
 
@@ -60,7 +60,7 @@ class Folder:
         """The backlog past which a fold starts: in proportion to the rows there are."""
         if self._limit_known_at != self.journal.folded:
             rows = sum(table.count_rows() for table in self.journal.tables_by_id.values())
-            self._limit = min(max(LEAST_BACKLOG, rows * 6 // 10), MOST_BACKLOG)
+            self._limit = min(max(LEAST_BACKLOG, rows // 2), MOST_BACKLOG)
             self._limit_known_at = self.journal.folded
         return self._limit
 
@@ -151,17 +151,10 @@ class Folder:
             )
             if not rows:
                 return
-            updates, size = [], 0
-            for identity, stored in rows:
-                last = identity + 1
-                key = key_from_db(stored) if stored.__class__ is bytes else stored
-                if key in left and key in table.over and key not in table.renewed:
-                    columns = table.folded_columns(key)
-                    updates.append((*columns, identity))
-                    del left[key]
-                    size += len(columns[0] or "")
-                    if size > SLICE_BYTES:
-                        break
+            updates, keys, last = table.walk_columns(rows, SLICE_BYTES)
+            last += 1
+            for key in keys:
+                left.pop(key, None)
             with _Writing(journal):
                 journal.database.many(_UPDATE, updates)
             yield
@@ -181,8 +174,10 @@ class Folder:
         if moved:  # deleted, or moved to the end: the old row goes in the same SQLite transaction
             for key in moved:
                 table.text(key)  # a structure merged by fields needs its old row for that
+            # Of a fold that was cut short, some are there already, where they belong.
             database.many(
-                "DELETE FROM entry WHERE structure=? AND key=?", [(table.id, key_to_db(key)) for key in moved]
+                "DELETE FROM entry WHERE structure=? AND key=? AND seq<?",
+                [(table.id, key_to_db(key), table.renewed[key]) for key in moved],
             )
         last = database.value("SELECT max(id) FROM entry WHERE id<?", (table.end_id,)) or 0
         first = max(last + 1, table.first_id + 1)
@@ -216,7 +211,7 @@ class Folder:
         journal = self.journal
         journal.folded = upto
         for table in journal.tables_by_id.values():
-            table.settle(upto, [key for key, seq in table.over.items() if seq <= upto])
+            table.settle(upto)
         for seq in [seq for seq in journal.stamps if seq <= upto]:
             del journal.stamps[seq]
         self.bytes = 0

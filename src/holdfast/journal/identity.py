@@ -63,7 +63,7 @@ def is_torn_copy(path: str) -> bool:
     database = Database.open(path, readonly=True)
     try:
         rows = database.rows("SELECT key, value FROM meta WHERE key IN ('fingerprint', 'open')")
-        stored: dict[str, Any] = dict(rows)  # type: ignore[arg-type]
+        stored: dict[str, Any] = dict(rows)
         return bool(stored.get("open")) and stored.get("fingerprint") != fingerprint(database.path)
     finally:
         database.close()

@@ -8,7 +8,7 @@ looked. All of it is changed only under the journal's lock.
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from holdfast.codec import Stored, key_to_db
+from holdfast.codec import Stored, key_from_db, key_to_db
 from holdfast.journal import merge
 from holdfast.journal.merge import Row
 
@@ -76,7 +76,7 @@ class Table:
         """Know nothing beyond the rows; the journal loads the unfolded batches again."""
         self.over: dict[Any, int] = {}
         self.cold: dict[Any, Stored | None] = {}
-        self.renewed: set[Any] = set()  # deleted or moved since the last fold: the old row goes
+        self.renewed: dict[Any, int] = {}  # deleted or moved by that batch: the old row goes
         self.stamped: dict[Any, tuple[int, int]] = {}  # versions that came from elsewhere
         self.flags: dict[Any, int] = {}
         self.present: dict[Any, bool] = {}  # keys looked for among the rows
@@ -190,10 +190,10 @@ class Table:
             self.over.pop(key, None)
             self.over[key] = seq
             self.cold[key] = None
-            self.renewed.add(key)
+            self.renewed[key] = seq
         for key in part.renewed:
             self.over.pop(key, None)
-            self.renewed.add(key)
+            self.renewed[key] = seq
         self.over.update(dict.fromkeys(part.keys, seq))
         self._absorb_values(part)
         if self.stamped:
@@ -210,7 +210,7 @@ class Table:
         """As `absorb`, for the assignment of one key."""
         if key in self.over and self.cold.get(key, text) is None:
             del self.over[key]  # it was deleted: it goes to the end
-            self.renewed.add(key)
+            self.renewed[key] = seq
         self.over[key] = seq
         self.cold[key] = text
         if self.stamped:
@@ -239,7 +239,7 @@ class Table:
         for key in (*gone, *renewed):
             self.over.pop(key, None)
             self.over[key] = seq
-            self.renewed.add(key)
+            self.renewed[key] = seq
         for key in gone:
             self.cold[key] = None
         over = self.over
@@ -257,15 +257,39 @@ class Table:
         stamp, node = self.stamp_of(key)
         return text, stamp, node, None, self.over[key]
 
-    def settle(self, upto: int, keys: Iterable[Any]) -> None:
+    def walk_columns(
+        self, rows: Iterable[tuple[int, Any]], most_bytes: int
+    ) -> tuple[list[Any], list[Any], int]:
+        """Of (id, key) rows, those that are to be brought up to date: their columns, their keys, the last id looked at.
+
+        The inner loop of a fold, hence written out.
+        """
+        over, cold, renewed, stamped = self.over, self.cold, self.renewed, self.stamped
+        stamps = self.journal.stamps
+        updates: list[Any] = []
+        keys: list[Any] = []
+        size = last = 0
+        for last, stored in rows:
+            key = key_from_db(stored) if stored.__class__ is bytes else stored
+            seq = over.get(key)
+            if seq is None or key in renewed:
+                continue
+            text = cold[key] if key in cold else self.text(key)
+            stamp, node = stamped[key] if key in stamped else stamps[seq]
+            updates.append((text, stamp, node, None, seq, last))
+            keys.append(key)
+            size += len(text or "")
+            if size > most_bytes:
+                break
+        return updates, keys, last
+
+    def settle(self, upto: int) -> None:
         """The batches up to `upto` are folded: what they said is in the rows now."""
-        over = self.over
-        for key in keys:
-            if over.get(key, upto + 1) <= upto:
-                del over[key]
-                self.cold.pop(key, None)
-                self.stamped.pop(key, None)
-        self.renewed = {key for key in self.renewed if key in over}
+        over, cold = self.over, self.cold
+        self.over = {key: seq for key, seq in over.items() if seq > upto}
+        self.cold = {key: cold[key] for key in self.over if key in cold}
+        self.stamped = {key: stamp for key, stamp in self.stamped.items() if key in self.over}
+        self.renewed = {key: seq for key, seq in self.renewed.items() if seq > upto}
         self.flags.clear()
         self.forget_counts()
 
@@ -342,9 +366,24 @@ class FieldsTable(Table):
         inner = merge.stamps(row) if row.kind != "value" else None
         return text, stamp, self.journal.node_of(uid), inner, self.over[key]
 
-    def settle(self, upto: int, keys: Iterable[Any]) -> None:
-        keys = list(keys)
-        for key in keys:
-            if self.over.get(key, upto + 1) <= upto:
-                self.rows.pop(key, None)
-        super().settle(upto, keys)
+    def walk_columns(
+        self, rows: Iterable[tuple[int, Any]], most_bytes: int
+    ) -> tuple[list[Any], list[Any], int]:
+        updates: list[Any] = []
+        keys: list[Any] = []
+        size = last = 0
+        for last, stored in rows:
+            key = key_from_db(stored) if stored.__class__ is bytes else stored
+            if key in self.over and key not in self.renewed:
+                columns = self.folded_columns(key)
+                updates.append((*columns, last))
+                keys.append(key)
+                size += len(columns[0] or "") + len(columns[3] or b"")
+                if size > most_bytes:
+                    break
+        return updates, keys, last
+
+    def settle(self, upto: int) -> None:
+        super().settle(upto)
+        self.rows = {key: row for key, row in self.rows.items() if key in self.over}
+        self.deltas = {key: some for key, some in self.deltas.items() if key in self.over}
