@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 from holdfast import codec
+from holdfast.engine import recognise
 from holdfast.engine.connection import Database
 from holdfast.errors import ClosedError, InvalidError
 from holdfast.journal import inspection
@@ -131,7 +132,7 @@ def _find_open(full: str, options: dict[str, Any]) -> _Open | None:
 
 
 def _open_anew(full: str, create: bool, options: dict[str, Any]) -> _Open:
-    had_wal = os.path.exists(full + "-wal")
+    had_wal = recognise.has_log(full)  # an empty one, which any reader leaves, holds no changes
     database = Database.open(
         full,
         readonly=options["readonly"],

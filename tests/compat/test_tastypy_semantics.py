@@ -47,10 +47,10 @@ def test_iterating_yields_what_is_appended_meanwhile(pod, iterate: str) -> None:
     pod[0] = 0
     seen = 0
     for _ in getattr(pod, iterate)():
-        if seen < 1000:
-            pod[len(pod)] = len(pod)
         seen += 1
-    assert seen == 1001
+        if seen < 700:
+            pod[seen] = seen
+    assert seen == len(pod) == 700
 
 
 def test_keys_values_and_items_are_lists(pod) -> None:
@@ -174,7 +174,7 @@ def test_set_with_an_error_inside_changes_nothing(pod) -> None:
 @pytest.mark.parametrize("read", [len, iter, list, bool, lambda path: 1 in path])
 def test_set_says_clearly_that_it_is_not_for_reading(pod, read) -> None:
     pod["a"] = [1]
-    with pytest.raises(TypeError, match="leave `.set` out"):
+    with pytest.raises(TypeError, match=r"leave `\.set` out"):
         read(pod.set["a"])
 
 
@@ -475,7 +475,9 @@ def test_keys_are_strings_integers_and_nested_tuples(pod, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    "key", [None, 3.5, 1.0, b"bytes", [1], {"a"}, ("a", None), ("a", [1]), object()], ids=repr
+    "key",
+    [None, 3.5, 1.0, b"bytes", [1], {"a"}, ("a", None), ("a", [1]), object()],
+    ids=lambda key: type(key).__name__,
 )
 def test_other_keys_raise_value_error(pod, key) -> None:
     for use in (
@@ -508,6 +510,8 @@ def test_nested_keys_become_strings_wherever_they_are_put(pod) -> None:
     assert pod["a"] == {"1": {"2": 3, "null": 4, "true": 5, "1.5": 6}}
     pod["a"][7] = [{8: 9}]
     pod["a"].update({10: 11})
+    pod.update({"b": {17: 18}}, c=[{19: 20}])
+    assert (pod["b"], pod["c"]) == ({"17": 18}, [{"19": 20}])
     pod["a"]["7"].append({12: 13})
     pod.set["a"]["7"][0][14] = {15: 16}
     assert pod["a"]["7"] == [{"8": 9, "14": {"15": 16}}, {"12": 13}]
@@ -625,11 +629,11 @@ def test_try_keys_asks_when_the_turn_of_a_task_comes(tracker) -> None:
     seen = []
     for key in tracker.try_keys():
         seen.append(key)
-        if key % 2 == 0 and key < 299:
+        if key < 299:
             tracker.mark_done(key + 1)
         if key == 298:
-            tracker.add("late")
-    assert seen == [*range(0, 300, 2), "late"]
+            tracker.add(1000)
+    assert seen == [*range(0, 300, 2), 1000]
 
 
 def test_gates_that_add_what_is_missing(tracker) -> None:

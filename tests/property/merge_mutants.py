@@ -502,7 +502,7 @@ _BYTES = [
     ),
     Mutant(
         "a missing field is seen",
-        '_fit(isinstance(inner, int), f"the field {name!r} has no value")',
+        'raise ValueError(f"the field {name!r} has no value")',
         "inner = -1",
         _OUTSIDE,
     ),

@@ -416,9 +416,10 @@ class DictMachine(RuleBasedStateMachine):
                 if data.draw(st.booleans()):
                     side.held = [*side.held[-4:], (value, side.now[key])]
                 if data.draw(st.integers(0, 3)) == 0:
-                    side.real[key] = side.now[key] = new = data.draw(values)
-                    side.now[key] = copy.deepcopy(new)
-                    (value.clear if value else value.copy)()
+                    new, old = data.draw(values), side.now[key]
+                    side.real[key], side.now[key] = new, copy.deepcopy(new)
+                    value.clear()  # it is nobody's any more
+                    old.clear()
             elif data.draw(st.booleans()):
                 side.real[key] = side.now[key] = count
             if count == 1 and data.draw(st.integers(0, 3)) == 0:

@@ -49,8 +49,8 @@ class Edit:
     def run(self) -> str:
         """Edit until it can be written or the person gives up; what was done, in words."""
         while True:
-            click.edit(filename=str(self.text), extension=".jsonl")
             try:
+                _open_editor(self.text)
                 told = self._write_back()
             except HoldfastError as error:
                 if sys.stdin.isatty() and click.confirm(
@@ -83,6 +83,13 @@ class Edit:
                     _reorder(target, list(after))
         new = sum(key not in before for key in changed)
         return f"{len(changed) - new:,} changed, {new:,} added, {len(removed):,} removed"
+
+
+def _open_editor(text: Path) -> None:
+    try:
+        click.edit(filename=str(text), extension=".jsonl")
+    except click.ClickException as error:
+        raise InvalidError(f"the editor failed ({error.format_message()}): EDITOR names it") from None
 
 
 def _read(path: Path) -> Texts:

@@ -645,7 +645,10 @@ class SharedPersistentOrderedDict(PersistentOrderedDict):
 
 
 class SharedProgressTracker(ProgressTracker, SharedPersistentOrderedDict):
-    """A Tracker that many processes have at once; see SharedPersistentOrderedDict. Each task is tried by one."""
+    """A Tracker that many processes have at once; see SharedPersistentOrderedDict.
+
+    Several that walk `try_keys()` at once each try what is not done yet: with `max_tries=1` a task is tried by one.
+    """
 
 
 POD = PersistentOrderedDict

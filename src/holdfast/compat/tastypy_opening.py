@@ -78,11 +78,11 @@ def encode_with_json_keys(value: object) -> str:
     """The JSON text of a value, nested keys that are numbers as strings. Raises InvalidError."""
     try:
         return encode(value)
-    except InvalidError as refusal:
+    except InvalidError:
         try:
             coerced = _with_json_keys(value)
         except RecursionError:
-            raise refusal from None
+            raise InvalidError("the value is nested too deep, or contains itself: flatten it") from None
     return encode(coerced)
 
 

@@ -133,11 +133,7 @@ class Gate:
                 if words[TURN_TAKEN]:
                     self._wake(FREED)
         finally:
-            with self._guard:
-                if self._queue:
-                    self._queue.popleft().release()
-                else:
-                    self._taken = False
+            self._give_back_seat()
 
     # -- waiting ----------------------------------------------------------------------------------------------
 
@@ -191,9 +187,10 @@ class Gate:
             words[TURN_TAKEN] = 1
             self._wait_until(lambda: locks.take(fd, locks.WRITER), FREED, since, deadline)
         finally:
-            words[TURN_TAKEN] = 0
-            locks.free(fd, locks.TURN)
-            self._wake(TURN_FREED, 1)
+            if not self._closed:
+                words[TURN_TAKEN] = 0
+                locks.free(fd, locks.TURN)
+                self._wake(TURN_FREED, 1)
 
     def _wait_until(self, taken: Callable[[], bool], word: int, since: float, deadline: float) -> None:
         words = self.counter.words
@@ -264,9 +261,12 @@ class Gate:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise ClosedError(f"{self.path or ':memory:'!r} was closed: open it again")
+            raise self._closed_error()
         if self.path is not None and self._fd is None:
             self.open_again()
+
+    def _closed_error(self) -> ClosedError:
+        return ClosedError(f"{self.path or ':memory:'!r} was closed: open it again")
 
     def open_again(self) -> None:
         """New descriptors on the file that lies at the path now; the counter follows if it is another one."""
@@ -304,11 +304,12 @@ class Gate:
             os.close(fd)
 
     def close(self) -> None:
-        """Give everything back; presence ends in the same instant."""
+        """Give everything back; presence ends in the same instant. Who still waits gets ClosedError."""
         self._closed = True
-        self._depth = 0
-        self.owner = None
+        held, self._depth, self.owner = self._depth, 0, None
         self._close_files()
+        if held:
+            self._give_back_seat()
 
     def __del__(self) -> None:
         self._close_files()

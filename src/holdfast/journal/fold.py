@@ -60,7 +60,7 @@ class Folder:
         """The backlog past which a fold starts: in proportion to the rows there are."""
         if self._limit_known_at != self.journal.folded:
             rows = sum(table.count_rows() for table in self.journal.tables_by_id.values())
-            self._limit = min(max(LEAST_BACKLOG, rows // 2), MOST_BACKLOG)
+            self._limit = min(max(LEAST_BACKLOG, rows * 6 // 10), MOST_BACKLOG)
             self._limit_known_at = self.journal.folded
         return self._limit
 

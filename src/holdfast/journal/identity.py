@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from holdfast import clock
+from holdfast.engine import recognise
 from holdfast.engine.connection import Database
 from holdfast.errors import CorruptError, InvalidError
 
@@ -58,7 +59,7 @@ def torn_copy_message(path: str) -> str:
 
 def is_torn_copy(path: str) -> bool:
     """Whether opening this file for writing would be refused, because it is a copy without its `-wal`."""
-    if os.path.exists(path + "-wal"):
+    if recognise.has_log(path):
         return False
     database = Database.open(path, readonly=True)
     try:

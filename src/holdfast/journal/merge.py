@@ -186,7 +186,8 @@ def difference(
 ) -> Row | None:
     """The delta row of a local write: joined to `old`, it reads as `new_value`. None when nothing differs.
 
-    A delta holds only the fields that differ. `stamp` is later than any in `old`; `old` is None where the entry
+    A delta holds only the fields that differ, so it reads as a part of the entry until it is joined to a row that
+    has seen `old`; whole rows have no such need. `stamp` is later than any in `old`; `old` is None where the entry
     never existed. Dicts merge recursively; lists are whole values; encoded texts are compared. The top-level fields
     in `counters` are ints, and step by the difference; those in `sets` are lists without duplicates, and differ
     by element. A field that already is a counter or a set stays one while it is given an int or a list, so a
@@ -623,8 +624,9 @@ class _Joiner(NamedTuple):
                 body[name] = self.row(one, inner, depth)
         for name, inner in told.items():
             if name not in body:
-                _fit(isinstance(inner, int), f"the field {name!r} has no value")
-                body[name] = _dead(_dead_stamp(inner, self.stamps))  # type: ignore[arg-type]
+                if not isinstance(inner, int):
+                    raise ValueError(f"the field {name!r} has no value")
+                body[name] = _dead(_dead_stamp(inner, self.stamps))
         return body
 
     def _set(self, value: Any, node: _InnerSet) -> _Versions:

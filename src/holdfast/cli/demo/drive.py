@@ -19,6 +19,7 @@ from holdfast.hold import Hold
 
 LOOK_SECONDS = 0.05
 MOST_SECONDS = 120.0  # for one act; a machine that needs longer is in trouble
+LEAST_KNOWN = 60  # modules, before a part of them means anything
 FIRST_KILL, SECOND_KILL = 0.5, 0.75  # parts of the known modules that are done by then
 
 
@@ -45,9 +46,7 @@ class Driver:
         with self._running(self._plan) as program:
             self._stage.started(program.pid, self._plan)
             self._watch(program, lambda state: _is_past(state, FIRST_KILL))
-            if program.poll() is None:
-                self._kill_worker(program)
-            if program.poll() is None:
+            if self._kill_worker(program):
                 self._kill_program(program)
         again = self._plan._replace(run=2)
         self._stage.resumed(self._state(), self.losses)
@@ -91,14 +90,15 @@ class Driver:
         tally = self.tasks.tally()
         leases = {key: task["_lease"]["worker"] for key, task in self.tasks.todo_items() if "_lease" in task}
         pids = {name: worker["pid"] for name, worker in self.workers.items()}
-        return State(tally.done, tally.total, leases, pids)
+        return State(tally.done, tally.total, leases, pids, frozenset(loss.worker for loss in self.losses))
 
     # -- killing ----------------------------------------------------------------------------------------------
 
-    def _kill_worker(self, program: "subprocess.Popen[bytes]") -> None:
+    def _kill_worker(self, program: "subprocess.Popen[bytes]") -> bool:
         loss, state = self._strike(program)
         if loss is None:
-            return
+            self._stage.too_late()
+            return False
         self.losses.append(loss)
         killed_at = clock.monotonic()
         self._stage.worker_killed(loss.task, loss.worker, state)
@@ -110,11 +110,14 @@ class Driver:
         if self.tasks.done(loss.task):
             task = self.tasks[loss.task]
             self._stage.task_came_back(loss.task, task["worker"], clock.monotonic() - killed_at)
+        return True
 
     def _strike(self, program: "subprocess.Popen[bytes]") -> tuple[Loss | None, State]:
         """Kill a worker in the middle of a task: halt it, see that it has one, kill it; else let it go and retry."""
         while True:
             state = self._state()
+            if program.poll() is not None:
+                return None, state
             for task, worker in state.leases.items():
                 pid = state.pids[worker]
                 os.kill(pid, signal.SIGSTOP)
@@ -123,8 +126,6 @@ class Driver:
                     os.kill(pid, signal.SIGKILL)
                     return Loss(task, worker), stopped
                 os.kill(pid, signal.SIGCONT)
-            if program.poll() is not None:
-                return None, state
 
     def _kill_program(self, program: "subprocess.Popen[bytes]") -> None:
         self._watch(program, lambda state: _is_past(state, SECOND_KILL))
@@ -133,13 +134,12 @@ class Driver:
             return
         _kill_group(program)
         state = self._state()
-        dead = {loss.worker for loss in self.losses}
         self.losses += [Loss(task, worker) for task, worker in state.leases.items()]
-        self._stage.program_killed(program.pid, self._plan, state, dead)
+        self._stage.program_killed(program.pid, self._plan, state)
 
 
 def _is_past(state: State, part: float) -> bool:
-    return state.done >= part * state.known and len(state.leases) > 0 and state.done > 0
+    return state.known >= LEAST_KNOWN and state.done >= part * state.known and len(state.leases) > 0
 
 
 def _kill_group(program: "subprocess.Popen[bytes]") -> None:

@@ -58,7 +58,7 @@ def _judge(hold: Hold, first: str, stage: Stage, losses: list[Loss]) -> bool:
     statements = [
         (modules == expected, _comparison(modules, expected)),
         (set(finished) == {1}, f"Each of the {len(finished)} tasks was finished exactly once."),
-        (hold.check() == [], "The file has been through two kills, and every invariant of it holds."),
+        (hold.check() == [], "The file is sound: every invariant of it holds."),
     ]
     passed = all(holds for holds, _ in statements)
     stage.verdict(passed, statements)

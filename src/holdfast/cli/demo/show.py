@@ -31,6 +31,7 @@ class State(NamedTuple):
     known: int
     leases: dict[str, str]  # a task that was claimed and is not done -> its worker
     pids: dict[str, int]
+    killed: frozenset[str]  # workers
 
 
 class Stage:
@@ -78,14 +79,11 @@ class Stage:
         self._add(f"{seconds:.1f} s later its lease had ended and {task} was read by worker {worker}.")
 
     def too_late(self) -> None:
-        self._add(
-            "The crawl was done before the whole program could be killed: this machine is too fast for it."
-        )
+        self._add("The crawl was done before that could be killed: there was too little to read.")
 
-    def program_killed(self, pid: int, plan: Plan, state: State, dead: set[str]) -> None:
-        alive = [
-            state.pids[name] for name in state.pids if name.startswith(f"{plan.run}.") and name not in dead
-        ]
+    def program_killed(self, pid: int, plan: Plan, state: State) -> None:
+        ours = (name for name in state.pids if name.startswith(f"{plan.run}."))
+        alive = [state.pids[name] for name in ours if name not in state.killed]
         self._say(
             "kill -9 of the whole program",
             f"SIGKILL to {pid} and its workers {', '.join(map(str, alive))}, all at once. Nothing of it runs any "
@@ -174,12 +172,13 @@ def _drawn(state: State) -> RenderableType:
     """The bar, and under it what each worker reads."""
     grid = Table.grid(padding=(0, 2))
     bar = ProgressBar(total=max(state.known, 1), completed=state.done, width=36)
-    grid.add_row("  ", bar, f"{state.done} of {state.known} known modules")
+    grid.add_row(" ", bar, f"{state.done} of {state.known} known modules")
     lines: list[RenderableType] = [grid]
     newest = max((name.partition(".")[0] for name in state.pids), default="1")
     reading = {worker: task for task, worker in state.leases.items()}
     for name in sorted(name for name in state.pids if name.startswith(f"{newest}.")):
-        line = f"   worker {name}  pid {state.pids[name]:<8} {reading.get(name, '')}"
+        does = "killed while it read " if name in state.killed else ""
+        line = f"   worker {name}  pid {state.pids[name]:<8} {does}{reading.get(name, '')}"
         lines.append(Text(line[: WIDTH - 1], style="dim"))
     return Group(*lines)
 
