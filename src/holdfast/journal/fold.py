@@ -117,10 +117,9 @@ class Folder:
         journal = self.journal
         upto = journal.seen
         for table in list(journal.tables_by_id.values()):
-            keys = [key for key, seq in table.over.items() if seq <= upto]
-            if not keys:
-                continue
-            yield from self._fold_table(table, keys)
+            # With those that were changed since: a new key must not come to the rows after younger ones.
+            if table.over:
+                yield from self._fold_table(table, list(table.over))
         self._finish(upto)
 
     def _fold_table(self, table: Table, keys: list[Any]) -> Iterator[None]:
