@@ -23,6 +23,9 @@ Key = str | int | float | tuple[Any, ...] | None
 Stored = str | bytes
 
 SCALARS: frozenset[type] = frozenset((int, str, float, bool, type(None)))
+SCALARS_OF_STRICT_JSON: frozenset[type] = SCALARS - {
+    float
+}  # of a float it is to be seen whether it is finite
 _TEXT: frozenset[type] = frozenset((str,))
 INT64_MIN, INT64_MAX = -(1 << 63), (1 << 63) - 1
 MAX_DEPTH = 500
@@ -100,7 +103,11 @@ def _encode_carefully(value: object) -> str:
 
 def _has_surrogate(value: object) -> bool:
     def wanted(part: object) -> bool:
-        return any(map(wanted, part)) if isinstance(part, dict) else isinstance(part, str) and _is_surrogate(part)
+        return (
+            any(map(wanted, part))
+            if isinstance(part, dict)
+            else isinstance(part, str) and _is_surrogate(part)
+        )
 
     return _find_path(value, wanted) is not None
 

@@ -74,6 +74,11 @@ def _store(journal: "Journal", table: Table, keys: list[Any], texts: list[Any]) 
         rows = zip(range(first, first + len(keys)), keys_to_db(keys), texts, strict=True)
         database.begin()
         try:
+            if not empty and table.dead_count:
+                database.many(
+                    f"DELETE FROM entry WHERE structure={table.id} AND key=? AND value IS NULL",
+                    ((key,) for key in keys_to_db(keys)),
+                )
             database.many(insert, rows)
             journal.append([Part(table, keys, [], [], [], {"rows": True})])
             database.commit()

@@ -124,6 +124,10 @@ class Folder:
 
     def _fold_table(self, table: Table, keys: list[Any]) -> Iterator[None]:
         left = dict.fromkeys(keys)
+        # Added anew after their tombstones were folded: they stand where they came now, not where they were.
+        for key in table.dead_keys().intersection(left):
+            if key not in table.renewed and table.is_live(key):
+                table.renewed[key] = table.over[key]
         yield from self._read_values(table)
         if len(left) * 8 > table.count_rows():
             yield from self._walk(table, left)

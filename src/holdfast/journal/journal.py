@@ -48,6 +48,7 @@ class Journal:
         self.stamps: dict[int, tuple[int, int]] = {}
         self.seen = self.folded = 0
         self.transaction: Transaction | None = None
+        self.steps_under_way = 0  # changes of several steps, inside `lock`
         self.writer: int | None = None  # the thread that is inside an atomic change
         self.closed = False
         self.decode: Callable[[Any], Any] = decode
@@ -506,6 +507,8 @@ class Journal:
     def after_fork_child(self) -> None:
         self.lock = threading.RLock()
         self.clock.reset_after_fork()
+        self.steps_under_way = 0
+        self.writer = None
         if self.transaction is not None:
             self.transaction.orphaned = True
             self.transaction = None

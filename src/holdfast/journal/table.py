@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 ID_BITS = 40  # entry.id = structure << 40 | order of arrival: the rows of one structure are one range
 LOCAL, EPHEMERAL = 1, 2  # flags of an entry: never leaves this file; not kept across a restart
+MOST_PRESENT = 200_000  # keys of which it is remembered whether they have a row
 KEPT_IN_MEMORY = 64  # values; those of larger batches are read again from the file if they are wanted
 _VALUE_OF = "SELECT value FROM entry WHERE structure=? AND key=?"
 _MISSING: Any = object()
@@ -65,6 +66,7 @@ class Table:
         self.kind = kind
         self.options = options
         self.structure: Structure | None = None
+        self.settled = 0  # how often keys left `over`: what was read of the rows before is void
         self.first_id = identity << ID_BITS
         self.end_id = (identity + 1) << ID_BITS
         self.default_flags = (LOCAL if options.get("local") is True else 0) | (
@@ -81,6 +83,8 @@ class Table:
         self.flags: dict[Any, int] = {}
         self.present: dict[Any, bool] = {}  # keys looked for among the rows
         self.row_count: int | None = None
+        self.dead_count = 0
+        self.settled += 1
 
     # -- reading ----------------------------------------------------------------------------------------------
 
@@ -112,6 +116,7 @@ class Table:
         return key in self.over or self.has_row(key)
 
     def has_row(self, key: Any) -> bool:
+        self.journal.check_rows_version()
         found = self.present.get(key)
         if found is None:
             found = bool(
@@ -120,8 +125,9 @@ class Table:
                     (self.id, key_to_db(key)),
                 )
             )
-            if key in self.over:
-                self.present[key] = found
+            if len(self.present) > MOST_PRESENT:
+                self.present.clear()
+            self.present[key] = found
         return found
 
     def forget_counts(self) -> None:
@@ -132,10 +138,21 @@ class Table:
         """How many rows are alive (unfolded batches not counted)."""
         self.journal.check_rows_version()
         if self.row_count is None:
-            self.row_count = self.journal.database.value(
-                "SELECT count(value) FROM entry WHERE id>=? AND id<?", (self.first_id, self.end_id)
+            ((self.row_count, self.dead_count),) = self.journal.database.rows(
+                "SELECT count(value), count(*) - count(value) FROM entry WHERE id>=? AND id<?",
+                (self.first_id, self.end_id),
             )
         return self.row_count or 0
+
+    def dead_keys(self) -> set[Any]:
+        """Keys of which the rows keep a tombstone."""
+        self.count_rows()
+        if not self.dead_count:
+            return set()
+        rows = self.journal.database.rows(
+            "SELECT key FROM entry WHERE id>=? AND id<? AND value IS NULL", (self.first_id, self.end_id)
+        )
+        return set(map(self.journal.key_of, rows))
 
     def count(self) -> int:
         """How many keys are stored."""
@@ -218,6 +235,7 @@ class Table:
 
     def _absorb_rows(self, keys: Iterable[Any]) -> None:
         """The newest versions of these keys are in the rows already (see bulk.py)."""
+        self.settled += 1
         for known in (self.over, self.cold, self.stamped, self.flags):
             if not known.keys().isdisjoint(keys):
                 for key in keys:
@@ -286,11 +304,12 @@ class Table:
     def settle(self, upto: int) -> None:
         """The batches up to `upto` are folded: what they said is in the rows now."""
         over, cold = self.over, self.cold
+        self.settled += 1
         self.over = {key: seq for key, seq in over.items() if seq > upto}
         self.cold = {key: cold[key] for key in self.over if key in cold}
         self.stamped = {key: stamp for key, stamp in self.stamped.items() if key in self.over}
         self.renewed = {key: seq for key, seq in self.renewed.items() if seq > upto}
-        self.flags.clear()
+        self.flags = {key: flags for key, flags in self.flags.items() if key in self.over}
         self.forget_counts()
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from orjson import dumps
 
-from holdfast.codec import PASSED_THROUGH, SCALARS, plain_key
+from holdfast.codec import PASSED_THROUGH, plain_key
 from holdfast.errors import InvalidError, MissingError
 from holdfast.journal import bulk, merge
 from holdfast.journal.table import EPHEMERAL, LOCAL, FieldsTable, Part
@@ -49,7 +49,7 @@ class Dict(Scanning):
                 self._assign(key, value)
             else:
                 self._dirty[key] = text
-        elif kind in SCALARS and key in self._hot:
+        elif kind in self._scalars and key in self._hot:
             self._hot[key] = value
             self._dirty[key] = None
         else:
@@ -113,6 +113,7 @@ class Dict(Scanning):
     def resume(self) -> None:
         """Sync by itself again; at once, if enough has changed meanwhile."""
         self._paused = False
+        self._arm(1)
         if len(self._dirty) + len(self._gone) >= self._limit:
             self._journal.sync(every=False)
 
@@ -182,15 +183,14 @@ class Dict(Scanning):
 
     def update(self, *others: Any, **keywords: Any) -> None:
         """Set all pairs of mappings or iterables of pairs, one after the other."""
-        with self._atomically():
-            for other in (*others, keywords):
-                pairs = iter(other.items() if isinstance(other, Mapping) else other)
-                first = list(islice(pairs, bulk.LEAST))
-                if len(first) == bulk.LEAST and self._may_load():
-                    self._load_all(chain(first, pairs))
-                    continue
-                for key, value in chain(first, pairs):
-                    self[key] = value
+        for other in (*others, keywords):
+            pairs = iter(other.items() if isinstance(other, Mapping) else other)
+            first = list(islice(pairs, bulk.LEAST))
+            if len(first) == bulk.LEAST and self._may_load():
+                self._load_all(chain(first, pairs))
+                continue
+            for key, value in chain(first, pairs):
+                self[key] = value
 
     def _may_load(self) -> bool:
         """Whether many entries may go straight to the rows: nothing waits for a commit, or for `resume()`."""

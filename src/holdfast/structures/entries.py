@@ -17,7 +17,16 @@ from contextlib import contextmanager
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from holdfast.codec import JSON, SCALARS, Serializer, Stored, encode, plain_key
+from holdfast.codec import (
+    JSON,
+    SCALARS,
+    SCALARS_OF_STRICT_JSON,
+    STRICT_JSON,
+    Serializer,
+    Stored,
+    encode,
+    plain_key,
+)
 from holdfast.errors import InvalidError, MissingError
 from holdfast.journal.table import FieldsTable, Part, Table
 from holdfast.structures import fields
@@ -64,6 +73,7 @@ class Entries(MutableMapping[Any, Any]):
         "_pages",
         "_paused",
         "_replaced",
+        "_scalars",
         "_seen",
         "_rest",
         "_serializer",
@@ -83,6 +93,7 @@ class Entries(MutableMapping[Any, Any]):
         self._serializer = serializer
         self._dumps = serializer.dumps
         self._loads = serializer.loads
+        self._scalars = SCALARS_OF_STRICT_JSON if serializer is STRICT_JSON else SCALARS
         self._is_plain_json = serializer is JSON and not isinstance(table, FieldsTable)
         self._cache_bytes = cache_bytes
         self._limit = sync_changes
@@ -217,6 +228,11 @@ class Entries(MutableMapping[Any, Any]):
 
     def _due(self) -> None:
         """Enough changes to look whether a sync is due: it is when that many keys differ from the file."""
+        if self._journal.steps_under_way:
+            self._arm(
+                1
+            )  # a sync takes the gate, which must not be waited for with the lock held: look again after it
+            return
         changed = len(self._dirty) + len(self._gone)
         self._arm(self._limit if self._paused else max(self._limit - changed, 1))
         if changed >= self._limit and not self._paused:
@@ -384,8 +400,15 @@ class Entries(MutableMapping[Any, Any]):
     @contextmanager
     def _atomically(self) -> Iterator[None]:
         """Several steps as one, for the threads of this process; where shared, for all processes."""
-        with self._journal.lock:
-            yield
+        journal = self._journal
+        with journal.lock:
+            journal.steps_under_way += 1
+            try:
+                yield
+            finally:
+                journal.steps_under_way -= 1
+        if len(self._dirty) + len(self._gone) >= self._limit:
+            self._due()
 
     def _touch(self, key: Any) -> None:
         """A key is about to change (a transaction keeps account)."""

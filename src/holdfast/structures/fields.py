@@ -22,6 +22,8 @@ def collect(
     deltas = {key: merge.deletion("fields", stamp) for key in removed}
     for key, text in zip(keys, texts, strict=True):
         delta = _delta(table, key, text, stamp, anew=key in deltas or key in replaced)
+        if delta is None and key in renewed:
+            delta = table.row(key)  # nothing but its place in the order changed
         if delta is not None:
             deltas[key] = delta
     if not deltas:

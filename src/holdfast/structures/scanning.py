@@ -4,7 +4,7 @@ Rows are read a page at a time; then come the keys that are not in the rows yet,
 those that are added meanwhile. Nothing is cached: of what was given out, only that becomes hot which somebody kept.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 from holdfast.codec import key_from_db
@@ -21,6 +21,15 @@ from holdfast.structures.tracked import (
 
 PAGE = 256  # rows that one step of an iteration reads
 Keys = set[Any]
+
+
+class Page(dict[Any, Any]):
+    """The containers that one step of an iteration gave out; `done` when it went on."""
+
+    __slots__ = ("done",)
+
+    def __init__(self) -> None:
+        self.done = False
 
 
 class Scanning(Entries):
@@ -78,27 +87,35 @@ class Scanning(Entries):
             f"SELECT {columns} FROM entry WHERE id>=? AND id<? AND value IS NOT NULL ORDER BY id LIMIT {PAGE}"
         )
         while True:
+            settled = table.settled
             rows = database.rows(query, (last, table.end_id))
             if not rows:
                 return last
-            yield from self._page(rows, added, values)
-            last = rows[-1][0] + 1
+            last = yield from self._page(rows, added, values, settled)
 
-    def _page(self, rows: list[Any], added: Keys, values: bool) -> Iterator[tuple[Any, Any]]:
+    def _page(
+        self, rows: list[Any], added: Keys, values: bool, settled: int
+    ) -> Generator[tuple[Any, Any], None, int]:
+        """The pairs of some rows; where to go on reading. The rows are void once a fold is `settled` on."""
         table = self._table
         if not values:
             clean = not (table.over or self._dirty or self._gone or added)
-            for _, key, _ in rows:
+            for identity, key, _ in rows:
+                if table.settled != settled:
+                    return identity  # type: ignore[no-any-return]
                 if key.__class__ is bytes:
                     key = key_from_db(key)
                 if clean or self._is_current(key, added):
                     yield key, None
-            return
-        page: dict[Any, Any] = {}
+                    clean = clean and not (table.over or self._dirty or self._gone)
+            return identity + 1  # type: ignore[no-any-return]
+        page = Page()
         self._pages.append(page)
-        hot, loads, tracked = self._hot, self._loads, self._serializer.tracked
+        pages, hot, loads, tracked = self._pages, self._hot, self._loads, self._serializer.tracked
         try:
-            for _, key, text in rows:
+            for identity, key, text in rows:
+                if table.settled != settled:
+                    return identity  # type: ignore[no-any-return]
                 if key.__class__ is bytes:
                     key = key_from_db(key)
                 if key in hot or table.over or self._dirty or self._gone or added:
@@ -107,6 +124,9 @@ class Scanning(Entries):
                     if key in hot or key in self._dirty or key in table.over:
                         yield key, self[key]
                         continue
+                if len(pages) > 1 and any(key in other for other in pages):
+                    yield key, self[key]  # another iteration gave it out already
+                    continue
                 value = loads(text)
                 if tracked:
                     kind = value.__class__  # as `track` does, without the call
@@ -117,8 +137,9 @@ class Scanning(Entries):
                     elif kind is list:
                         page[key] = value = track(value, self, key)
                 yield key, value
-            value = None
+            return identity + 1  # type: ignore[no-any-return]
         finally:
+            value = None
             self._keep_held(page)
 
     def _is_current(self, key: Any, added: Keys) -> bool:
@@ -128,22 +149,22 @@ class Scanning(Entries):
         table = self._table
         return key not in table.over or (key not in table.renewed and table.is_live(key))
 
-    def _keep_held(self, page: dict[Any, Any]) -> None:
+    def _keep_held(self, page: "Page") -> None:
         """What an iteration gave out and somebody kept, or changed, becomes hot.
 
         The newest page is looked at later: the loop that runs over it still holds its last value.
         """
         with self._journal.lock:
-            for earlier in self._pages[:-1]:
-                self._settle_page(earlier)
-            self._pages[:-1] = []
+            for earlier in self._pages:
+                if earlier.done:
+                    self._settle_page(earlier)
+            page.done = True
             kept = {key: page[key] for key in maybe_held(page)}
             page.clear()
             page.update(kept)
-            if not page:
-                self._pages.clear()
+            self._pages[:] = [one for one in self._pages if one or not one.done]
 
-    def _settle_page(self, page: dict[Any, Any]) -> None:
+    def _settle_page(self, page: "Page") -> None:
         hot = self._hot
         for key in list(page):
             node = page.pop(key)

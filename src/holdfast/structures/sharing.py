@@ -10,7 +10,7 @@ Switching the class keeps the plain one free of tests: it pays nothing for what 
 """
 
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from threading import get_ident
 from typing import Any, NoReturn
@@ -67,6 +67,14 @@ class SharedDict(Dict):
         elif key in hot:
             del hot[key]
 
+    def update(self, *others: Any, **keywords: Any) -> None:
+        """Set all pairs of mappings or iterables of pairs, as one step."""
+        if self._journal.is_writing():
+            super().update(*others, **keywords)
+            return
+        with self._atomically():
+            self.update(*others, **keywords)  # it is of the transaction's class now
+
     def __contains__(self, key: object) -> bool:
         self._see()
         return super().__contains__(key)
@@ -79,9 +87,11 @@ class SharedDict(Dict):
         self._see()
         return super()._scan(values)
 
-    def _page(self, rows: list[Any], added: set[Any], values: bool) -> Iterator[tuple[Any, Any]]:
+    def _page(
+        self, rows: list[Any], added: set[Any], values: bool, settled: int
+    ) -> Generator[tuple[Any, Any], None, int]:
         self._see()
-        return super()._page(rows, added, values)
+        return super()._page(rows, added, values, settled)
 
     def _see(self) -> None:
         if self._words[0] != self._seen:

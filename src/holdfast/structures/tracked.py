@@ -27,6 +27,7 @@ class Owner(Protocol):
     """What a tracked container needs of the structure that it stands in."""
 
     _dirty: dict[Any, Any]
+    _scalars: frozenset[type]  # what may be put in unseen
     _careful: bool  # every change goes through `_change`: shared, in a transaction, read-only or closed
 
     _ticks: Iterator[None]  # ends when a sync may be due; has ended where `_careful`
@@ -42,6 +43,7 @@ class _Loose:
     """The owner of containers that stand in no structure any more."""
 
     _careful = False
+    _scalars = SCALARS
     _dumps = staticmethod(encode)
     _loads = staticmethod(decode)
 
@@ -91,9 +93,9 @@ def track(value: Any, owner: Owner, key: Any) -> Any:
 
 def adopt(value: Any, node: Any) -> Any:
     """What goes into `node` in place of `value`: itself if scalar, else a tracked copy."""
-    if value.__class__ in SCALARS:
-        return value
     owner = node._owner
+    if value.__class__ in owner._scalars:
+        return value
     return track(owner._loads(owner._dumps(value)), owner, node._key)
 
 
@@ -363,7 +365,7 @@ class WarmDict(TrackedDict):
         if owner._careful or key.__class__ is not str:
             _set_in_dict_carefully(self, key, value)
             return
-        if value.__class__ not in SCALARS:
+        if value.__class__ not in owner._scalars:
             value = adopt(value, self)
         if key in self and self[key].__class__ in NODES:
             loosen(self[key])
@@ -378,7 +380,7 @@ class FlatDict(TrackedDict):
 
     # The hottest of all changes: `d[key]["n"] += 1`. One test less for whatever the tick says as well.
     def __setitem__(self, key: str, value: Any) -> None:
-        if key.__class__ is str and (value.__class__ is int or value.__class__ in SCALARS):
+        if key.__class__ is str and (value.__class__ is int or value.__class__ in self._owner._scalars):
             try:
                 next(self._owner._ticks)
             except StopIteration:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from holdfast import clock
-from holdfast.codec import plain_key
 from holdfast.errors import ConflictError, InvalidError
+from holdfast.journal.table import Part
 from holdfast.journal.transaction import Transaction
 from holdfast.structures.dictionary import Dict
 from holdfast.structures.sharing import states_of
@@ -76,8 +76,11 @@ class Tracker(Dict):
                 f"{self.name}[{key!r}]: a task is a dict of its fields, not a {type(value).__name__}"
             )
         super()._assign(key, {**DEFAULTS, **value})
+
+    def _collect(self, every: bool) -> Part | None:
         if self._waiting is not None:
-            self._waiting.append(plain_key(key))
+            self._waiting.extend(self._dirty)  # a change may have made a task free again
+        return super()._collect(every)
 
     def _foreign(self, keys: Iterable[Any]) -> None:
         keys = list(keys)
@@ -334,8 +337,6 @@ class Tracker(Dict):
             stored = self._leased(task)
             stored.update(fields)
             del stored["_lease"]
-            if self._waiting is not None:
-                self._waiting.append(task.key)
 
     def _leased(self, task: Task) -> Any:
         stored = self.get(task.key)
