@@ -12,6 +12,7 @@ from holdfast.engine.connection import Database
 from holdfast.errors import ClosedError, InvalidError
 from holdfast.journal import inspection
 from holdfast.journal.exchange import Changes, apply, since
+from holdfast.journal.identity import mark_whole
 from holdfast.journal.journal import Journal
 from holdfast.journal.timer import TIMER
 from holdfast.journal.transaction import Transaction
@@ -334,7 +335,9 @@ class Hold:
     def backup(self, path: str | os.PathLike[str]) -> None:
         """A consistent copy at `path`, also while others write. Never overwrites."""
         self._journal.sync()
-        self._journal.database.backup(os.fspath(path))
+        target = os.path.abspath(os.path.expanduser(os.fspath(path)))
+        self._journal.database.backup(target)
+        mark_whole(target)
 
     def check(self) -> list[str]:
         """Every invariant of the file that does not hold, in words; [] if all is well."""

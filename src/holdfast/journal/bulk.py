@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from holdfast.codec import keys_to_db, plain_key
 from holdfast.errors import InvalidError
+from holdfast.journal.identity import mark_open
 from holdfast.journal.table import Part, Table
 
 if TYPE_CHECKING:
@@ -72,6 +73,8 @@ def _store(journal: "Journal", table: Table, keys: list[Any], texts: list[Any]) 
             f"VALUES(?,{table.id},?,?,{stamp},{journal.here},{table.default_flags},NULL,{seq}) {conflict}"
         )
         rows = zip(range(first, first + len(keys)), keys_to_db(keys), texts, strict=True)
+        if not journal.is_marked_open:
+            mark_open(journal)
         database.begin()
         try:
             if not empty and table.dead_count:

@@ -167,7 +167,7 @@ def _apply_some(journal: "Journal", changes: Changes, entries: list[EntryVersion
         for one in entries:
             table = _table_for(journal, changes, one)
             mine = merged.get((one.structure, one.key)) or table.row(one.key)
-            kept = one.row if mine is None else merge.join(mine, one.row)
+            kept = one.row if mine is None else _keep_local(table, mine, merge.join(mine, one.row))
             journal.clock.observe(merge.newest(kept))
             if kept != mine:
                 merged[one.structure, one.key] = kept
@@ -179,6 +179,15 @@ def _apply_some(journal: "Journal", changes: Changes, entries: list[EntryVersion
             if table.structure is not None:
                 table.structure._foreign([key for key, _, _ in rows])
     return len(merged)
+
+
+def _keep_local(table: Table, mine: Row, kept: Row) -> Row:
+    """A row that was replaced elsewhere as a whole knows nothing of the fields that never left this file."""
+    local = table.options.get("local")
+    if not isinstance(local, list) or kept.kind != "fields" or mine.kind != "fields":
+        return kept
+    missing = {name: mine.body[name] for name in local if name in mine.body and name not in kept.body}
+    return kept._replace(body={**kept.body, **missing}) if missing else kept
 
 
 def _table_for(journal: "Journal", changes: Changes, one: EntryVersion) -> Table:

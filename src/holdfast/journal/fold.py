@@ -116,22 +116,21 @@ class Folder:
     def _fold(self) -> Iterator[None]:
         journal = self.journal
         upto = journal.seen
-        for table in list(journal.tables_by_id.values()):
-            # With those that were changed since: a new key must not come to the rows after younger ones.
-            if table.over:
-                yield from self._fold_table(table, list(table.over))
+        # The keys as they stand now: those that come or move meanwhile go behind them, with the next fold.
+        lefts = [(table, dict.fromkeys(table.over)) for table in journal.tables_by_id.values() if table.over]
+        for table, left in lefts:
+            yield from self._fold_table(table, left, upto)
         self._finish(upto)
 
-    def _fold_table(self, table: Table, keys: list[Any]) -> Iterator[None]:
-        left = dict.fromkeys(keys)
+    def _fold_table(self, table: Table, left: dict[Any, None], upto: int) -> Iterator[None]:
         # Added anew after their tombstones were folded: they stand where they came now, not where they were.
         for key in table.dead_keys().intersection(left):
             if key not in table.renewed and table.is_live(key):
-                table.renewed[key] = table.over[key]
+                table.renewed[key] = min(table.over[key], upto)
         yield from self._read_values(table)
         if len(left) * 8 > table.count_rows():
             yield from self._walk(table, left)
-        yield from self._look_up(table, left)
+        yield from self._look_up(table, left, upto)
 
     def _read_values(self, table: Table) -> Iterator[None]:
         """Values that were left in the file, a few batches at a time."""
@@ -162,17 +161,17 @@ class Folder:
                 journal.database.many(_UPDATE, updates)
             yield
 
-    def _look_up(self, table: Table, left: dict[Any, None]) -> Iterator[None]:
+    def _look_up(self, table: Table, left: dict[Any, None], upto: int) -> Iterator[None]:
         """Keys that are new, or too few to walk the rows for, in the order in which they came."""
         for chunk in _chunks(list(left), SLICE_KEYS):
             for part in _by_size(table, chunk):
                 with _Writing(self.journal):
-                    self._insert(table, part)
+                    self._insert(table, part, upto)
                 yield
 
-    def _insert(self, table: Table, keys: list[Any]) -> None:
+    def _insert(self, table: Table, keys: list[Any], upto: int) -> None:
         database = self.journal.database
-        keys = [key for key in keys if key in table.over]
+        keys = [key for key in keys if key in table.over and table.renewed.get(key, 0) <= upto]
         moved = [key for key in keys if key in table.renewed]
         if moved:  # deleted, or moved to the end: the old row goes in the same SQLite transaction
             for key in moved:

@@ -4,6 +4,7 @@ Two files with one node id would write equal stamps, so a copied file (another d
 A copy of a hold in use may lack what was in its `-wal`: that is refused, since it looks whole and is not.
 """
 
+import contextlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from holdfast import clock
 from holdfast.engine import recognise
 from holdfast.engine.connection import Database
+from holdfast.engine.counter import SUFFIX
 from holdfast.errors import CorruptError, InvalidError
 
 if TYPE_CHECKING:
@@ -40,8 +42,7 @@ def adopt_identity(journal: "Journal", had_wal: bool) -> int:
         database.rows("SELECT key, value FROM meta WHERE key IN ('fingerprint', 'node', 'open')")
     )
     if stored.get("fingerprint") == mine:
-        if not stored.get("open"):
-            database.run("INSERT OR REPLACE INTO meta(key, value) VALUES('open', 1)")
+        journal.is_marked_open = bool(stored.get("open"))
         return int(stored["node"])
     if stored.get("open") and not had_wal:
         raise CorruptError(torn_copy_message(journal.path))
@@ -76,12 +77,19 @@ def adopt_copy(path: str) -> None:
         raise InvalidError(
             f"{path!r} is no copy of a hold in use, so there is nothing to adopt: open it as it is"
         )
+    mark_whole(path)
+
+
+def mark_whole(path: str) -> None:
+    """Say of a copy that nobody has open yet that nothing is missing in it."""
     database = Database.open(path, create=False)
     try:
-        database.gate.acquire(adopt_copy)
+        database.gate.acquire(mark_whole)
         database.run("INSERT OR REPLACE INTO meta(key, value) VALUES('open', 0)")
     finally:
         database.close(last=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path + SUFFIX)
 
 
 def _become_new_node(journal: "Journal", mine: str) -> int:
@@ -96,10 +104,20 @@ def _become_new_node(journal: "Journal", mine: str) -> int:
     node = int(database.value("SELECT max(id) FROM node"))
     database.many(
         "INSERT OR REPLACE INTO meta(key, value) VALUES(?,?)",
-        [("fingerprint", mine), ("node", node), ("open", 1)],
+        [("fingerprint", mine), ("node", node), ("open", 0)],
     )
     database.commit()
     return node
+
+
+def mark_open(journal: "Journal") -> None:
+    """Before the first write: from here on a plain copy of the file may lack what is in the log.
+
+    The mark must be in the file itself, where a copy has it, so the log is brought in once.
+    """
+    journal.database.run("INSERT OR REPLACE INTO meta(key, value) VALUES('open', 1)")
+    journal.database.checkpoint()
+    journal.is_marked_open = True
 
 
 def mark_closed(journal: "Journal") -> None:

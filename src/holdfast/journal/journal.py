@@ -19,7 +19,7 @@ from holdfast.engine import process
 from holdfast.engine.connection import Database
 from holdfast.errors import ClosedError, ConflictError, InvalidError, ReadOnlyError
 from holdfast.journal.fold import Folder
-from holdfast.journal.identity import adopt_identity, mark_closed
+from holdfast.journal.identity import adopt_identity, mark_closed, mark_open
 from holdfast.journal.table import EPHEMERAL, FieldsTable, Part, Structure, Table
 from holdfast.journal.transaction import Transaction, current
 
@@ -57,6 +57,7 @@ class Journal:
         self._uids: dict[int, int] = {}
         self._nodes: dict[int, int] = {}
         self._rows_version = 0
+        self.is_marked_open = False
         self.clock = clock.HybridClock()
         self._start()
 
@@ -354,6 +355,8 @@ class Journal:
 
     def append(self, parts: list[Part], source: int = HERE) -> int:
         """Write one batch: all of it or, with the error, nothing. Under the gate, caught up."""
+        if not self.is_marked_open and not self.database.in_transaction:
+            mark_open(self)
         keys = _pack([_head(part) for part in parts])
         changes = _pack([(p.values, p.meta or None) for p in parts])
         with self.lock:
@@ -376,6 +379,8 @@ class Journal:
 
     def append_one(self, table: Table, key: Any, text: Stored) -> None:
         """As `append`, for one assignment in one structure of whole values: what a shared hold does all day."""
+        if not self.is_marked_open:
+            mark_open(self)
         db_key = key if key.__class__ is str and key.isascii() else key_to_db(key)
         keys = _pack(((table.id, (db_key,), (), ()),))
         changes = _pack((((text,), None),))
@@ -407,15 +412,20 @@ class Journal:
 
     def _write_dirty(self, every: bool) -> None:
         with self.lock:
-            collected = [(s, part) for s in self.structures() if (part := s._collect(every)) is not None]
-            if not collected:
-                return
+            structures = self.structures()
+            collected = [(s, part) for s in structures if (part := s._collect(every)) is not None]
+            refused = next(filter(None, [structure._refusal() for structure in structures]), None)
             try:
-                self.append([part for _, part in collected])
+                if refused is not None and self.transaction is not None:
+                    raise refused
+                if collected:
+                    self.append([part for _, part in collected])
             except BaseException:
                 for structure, part in collected:
                     structure._keep(part)
                 raise
+        if refused is not None:
+            raise refused
 
     def is_dirty(self) -> bool:
         return any(structure._is_dirty() for structure in self.structures())

@@ -14,7 +14,7 @@ from holdfast.journal.table import EPHEMERAL, LOCAL, FieldsTable, Part
 from holdfast.structures.entries import MISSING
 from holdfast.structures.paths import Path
 from holdfast.structures.scanning import Scanning
-from holdfast.structures.tracked import plain
+from holdfast.structures.tracked import NODES, loosen, plain
 
 Keys = set[Any]  # inside the class, `set` is the property
 
@@ -45,7 +45,7 @@ class Dict(Scanning):
                 text = dumps(value, None, PASSED_THROUGH).decode()
             except TypeError:
                 text = "null"
-            if key in self._hot or "null" in text:
+            if key in self._hot or self._pages or "null" in text:
                 self._assign(key, value)
             else:
                 self._dirty[key] = text
@@ -95,7 +95,7 @@ class Dict(Scanning):
 
     def dirty(self) -> Keys:
         """The keys whose newest value is not in the file yet (deleted ones among them); a copy."""
-        return {*self._dirty, *self._gone}
+        return {*self._pending(), *self._gone}
 
     def mark_dirty(self, key: Any) -> None:
         """Have this key written with the next sync, as after a change that could not be seen."""
@@ -201,8 +201,18 @@ class Dict(Scanning):
         with journal.writing():
             journal.sync()
             for keys in bulk.load(journal, self._table, pairs, self._dumps):
-                self._foreign(keys)
+                self._replace(keys)
             journal.folder.fold_if_due()
+
+    def _replace(self, keys: Iterable[Any]) -> None:
+        """These keys have new values in the file: what was live under them is nobody's any more."""
+        hot = self._hot
+        for key in keys:
+            if self._pages:
+                self._leave_pages(key)
+            node = hot.pop(key, None)
+            if node.__class__ in NODES:
+                loosen(node)
 
     def clear(self) -> None:
         with self._atomically():
@@ -270,7 +280,7 @@ class Dict(Scanning):
     def __len__(self) -> int:
         with self._journal.lock:
             table = self._table
-            added = sum(not table.has(key) for key in list(self._dirty))
+            added = sum(not table.has(key) for key in self._pending())
             removed = sum(table.has(key) for key in list(self._gone) if key not in self._dirty)
             return table.count() + added - removed
 

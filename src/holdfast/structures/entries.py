@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 HOT_BYTES_A_VALUE = 200  # what a hot value takes beside its text …
 HOT_BYTES_A_CHARACTER = 7  # … and per character of it, as measured on small nested records
 MISSING: Any = object()
+_CANONICAL: frozenset[type] = frozenset((str, int))  # keys of these types are stored as they are
 _never: Iterator[None] = iter(())  # sends every change to the careful way
 
 
@@ -72,6 +73,7 @@ class Entries(MutableMapping[Any, Any]):
         "_nested_key",
         "_pages",
         "_paused",
+        "_refused",
         "_replaced",
         "_scalars",
         "_seen",
@@ -102,6 +104,7 @@ class Entries(MutableMapping[Any, Any]):
         self._paused = False
         self._pages: list[dict[Any, Any]] = []
         self._replaced: set[Any] = set()
+        self._refused: InvalidError | None = None
         self._clear_memory()
         table.structure = self
         self._rest = "readonly" if journal.readonly else "shared" if journal.shared else "plain"
@@ -245,6 +248,15 @@ class Entries(MutableMapping[Any, Any]):
         except StopIteration:
             self._due()
 
+    def _pending(self) -> list[Any]:
+        """The keys that a sync would write; a mark made through a container that was replaced is none."""
+        hot, pages = self._hot, self._pages
+        return [
+            key
+            for key, text in list(self._dirty.items())
+            if text is not None or key in hot or any(key in page for page in pages)
+        ]
+
     def _is_dirty(self) -> bool:
         return bool(self._dirty or self._gone) and not self._paused
 
@@ -254,6 +266,8 @@ class Entries(MutableMapping[Any, Any]):
             return None
         taken = self._dirty
         self._dirty = {}  # first unmark, then read: a later mark is never lost
+        if not _CANONICAL.issuperset(map(type, taken)):
+            taken = {plain_key(key): text for key, text in taken.items()}
         removed = list(self._gone)
         self._gone = {}
         self._take_visited(taken)
@@ -281,14 +295,36 @@ class Entries(MutableMapping[Any, Any]):
 
     def _texts(self, taken: Mapping[Any, Any]) -> tuple[list[Any], list[Any]]:
         hot, dumps = self._hot, self._dumps
-        values = [
-            text if text is not None else dumps(hot[key]) if key in hot else None
-            for key, text in taken.items()
-        ]
+        try:
+            values = [
+                text if text is not None else dumps(hot[key]) if key in hot else None
+                for key, text in taken.items()
+            ]
+        except Exception:
+            values = [text or self._text_or_none(key) for key, text in taken.items()]
         if None in values:  # marked through a container that was replaced at the same time
             kept = [(key, value) for key, value in zip(taken, values, strict=True) if value is not None]
             return [key for key, _ in kept], [value for _, value in kept]
         return list(taken), values
+
+    def _text_or_none(self, key: Any) -> Stored | None:
+        """As it is stored; a value that came to be one that can't be is marked again, and told of."""
+        if key not in self._hot:
+            return None
+        try:
+            return self._dumps(self._hot[key])
+        except Exception as error:
+            self._dirty.setdefault(key)
+            self._refused = InvalidError(
+                f"{self.name}[{key!r}] was changed to what can't be stored ({error}): assign another value or delete "
+                "it; what else changed was stored"
+            )
+            return None
+
+    def _refusal(self) -> InvalidError | None:
+        """Why a value could not be stored, told once."""
+        refused, self._refused = self._refused, None
+        return refused
 
     def _keep(self, part: Part) -> None:
         """A sync failed: what it had taken is marked again, unless it was changed anew meanwhile."""

@@ -25,6 +25,7 @@ def collect(
         if delta is None and key in renewed:
             delta = table.row(key)  # nothing but its place in the order changed
         if delta is not None:
+            deltas.pop(key, None)  # deleted and added anew: its place is where it was added
             deltas[key] = delta
     if not deltas:
         return None

@@ -64,6 +64,7 @@ class Scanning(Entries):
         """Keys that are newer than the rows, in the order in which they came."""
         table = self._table
         with self._journal.lock:
+            self._journal.check_rows_version()
             stored = [
                 key
                 for key in list(table.over)
@@ -82,7 +83,7 @@ class Scanning(Entries):
 
     def _scan_rows(self, last: int, added: Keys, values: bool) -> Any:
         table, database = self._table, self._journal.database
-        columns = "id, key, value" if values else "id, key, NULL"
+        columns = "id, key, seq, value" if values else "id, key, seq, NULL"
         query = (
             f"SELECT {columns} FROM entry WHERE id>=? AND id<? AND value IS NOT NULL ORDER BY id LIMIT {PAGE}"
         )
@@ -100,12 +101,12 @@ class Scanning(Entries):
         table = self._table
         if not values:
             clean = not (table.over or self._dirty or self._gone or added)
-            for identity, key, _ in rows:
+            for identity, key, seq, _ in rows:
                 if table.settled != settled:
                     return identity  # type: ignore[no-any-return]
                 if key.__class__ is bytes:
                     key = key_from_db(key)
-                if clean or self._is_current(key, added):
+                if clean or self._is_current(key, seq, added):
                     yield key, None
                     clean = clean and not (table.over or self._dirty or self._gone)
             return identity + 1  # type: ignore[no-any-return]
@@ -113,13 +114,13 @@ class Scanning(Entries):
         self._pages.append(page)
         pages, hot, loads, tracked = self._pages, self._hot, self._loads, self._serializer.tracked
         try:
-            for identity, key, text in rows:
+            for identity, key, seq, text in rows:
                 if table.settled != settled:
                     return identity  # type: ignore[no-any-return]
                 if key.__class__ is bytes:
                     key = key_from_db(key)
                 if key in hot or table.over or self._dirty or self._gone or added:
-                    if not self._is_current(key, added):
+                    if not self._is_current(key, seq, added):
                         continue
                     if key in hot or key in self._dirty or key in table.over:
                         yield key, self[key]
@@ -142,12 +143,20 @@ class Scanning(Entries):
             value = None
             self._keep_held(page)
 
-    def _is_current(self, key: Any, added: Keys) -> bool:
+    def _is_current(self, key: Any, seq: int, added: Keys) -> bool:
         """Whether a row says where its key stands in the order: not if it was deleted or moved since."""
         if key in added or key in self._gone or key in self._moved:
             return False
         table = self._table
-        return key not in table.over or (key not in table.renewed and table.is_live(key))
+        if key not in table.over:
+            return True
+        if not table.is_live(key):
+            return False
+        if key in table.renewed:
+            if seq < table.renewed[key]:
+                return False
+            added.add(key)  # a fold that is under way has brought it to its place
+        return True
 
     def _keep_held(self, page: "Page") -> None:
         """What an iteration gave out and somebody kept, or changed, becomes hot.

@@ -60,6 +60,8 @@ class SharedDict(Dict):
 
     def _set_hot(self, key: Any, value: Any) -> None:
         hot = self._hot
+        if self._pages:
+            self._leave_pages(key)
         if key in hot and hot[key].__class__ in NODES:
             loosen(hot[key])
         if value.__class__ in SCALARS:
@@ -159,6 +161,9 @@ class SharedDict(Dict):
             self._journal.append_one(self._table, key, self._dumps(self._hot[key]) if text is None else text)
             return
         part = self._collect(every=True)
+        refused = self._refusal()
+        if refused is not None:
+            raise refused
         if part is not None:
             self._journal.append([part])
 
