@@ -220,8 +220,11 @@ def key_to_db(key: Key) -> str | int | bytes:
     if isinstance(key, str):
         if key.isascii() or not _is_surrogate(key):
             return key
-    elif isinstance(key, int) and INT64_MIN <= key <= INT64_MAX:
-        return key
+    else:
+        if key.__class__ is not int:
+            key = plain_key(key)
+        if key.__class__ is int and INT64_MIN <= key <= INT64_MAX:
+            return key
     return json.dumps(key, separators=(",", ":")).encode()
 
 

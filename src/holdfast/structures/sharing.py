@@ -6,6 +6,7 @@
     ReadOnlyDict      every change is refused
     ClosedDict        everything is refused
 
+A method goes on to another class's by name, since `super()` fails in an object that was switched meanwhile.
 Switching the class keeps the plain one free of tests: it pays nothing for what it does not do.
 """
 
@@ -72,28 +73,28 @@ class SharedDict(Dict):
     def update(self, *others: Any, **keywords: Any) -> None:
         """Set all pairs of mappings or iterables of pairs, as one step."""
         if self._journal.is_writing():
-            super().update(*others, **keywords)
+            self._states["plain"].update(self, *others, **keywords)
             return
         with self._atomically():
             self.update(*others, **keywords)  # it is of the transaction's class now
 
     def __contains__(self, key: object) -> bool:
         self._see()
-        return super().__contains__(key)
+        return Dict.__contains__(self, key)
 
     def __len__(self) -> int:
         self._see()
-        return super().__len__()
+        return Dict.__len__(self)
 
     def _scan(self, values: bool) -> Iterator[tuple[Any, Any]]:
         self._see()
-        return super()._scan(values)
+        return Dict._scan(self, values)
 
     def _page(
         self, rows: list[Any], added: set[Any], values: bool, settled: int
     ) -> Generator[tuple[Any, Any], None, int]:
         self._see()
-        return super()._page(rows, added, values, settled)
+        return Dict._page(self, rows, added, values, settled)
 
     def _see(self) -> None:
         if self._words[0] != self._seen:
@@ -170,12 +171,12 @@ class SharedDict(Dict):
     def _combine(self, key: Any, combine: Callable[[Any, Any], Any], operand: Any) -> None:
         journal = self._journal
         if journal.is_writing() or isinstance(self._table, FieldsTable):
-            super()._combine(key, combine, operand)
+            Dict._combine(self, key, combine, operand)
             return
         with journal.writing():
             old = self[key]
             if old.__class__ in NODES:
-                super()._combine(key, combine, operand)
+                Dict._combine(self, key, combine, operand)
                 return
             new = combine(old, operand)
             journal.append_one(self._table, plain_key(key), self._text_of(key, new))
@@ -218,7 +219,7 @@ class DictInTransaction(Dict):
     def __contains__(self, key: object) -> bool:
         if self._inside() is None and self._hidden(key) is not None:
             return self._table.has(plain_key(key))
-        return super().__contains__(key)
+        return Dict.__contains__(self, key)
 
     def __setitem__(self, key: Any, value: Any) -> None:
         transaction = self._inside()
@@ -280,7 +281,7 @@ class DictInTransaction(Dict):
         transaction = current(self._journal)
         hot = self._hot
         if transaction is None or key not in hot or hot[key].__class__ not in SCALARS:
-            super()._combine(key, combine, operand)
+            Dict._combine(self, key, combine, operand)
             return
         transaction.touch(self, key)
         self._assign(key, combine(hot[key], operand))
@@ -300,7 +301,7 @@ class ReadOnlyDict(Dict):
     def __getitem__(self, key: Any) -> Any:
         if self._words[0] != self._seen:
             self._journal.refresh()
-        return super().__getitem__(key)
+        return Dict.__getitem__(self, key)
 
     def _refuse(self) -> ReadOnlyError:
         return ReadOnlyError(
