@@ -33,7 +33,7 @@ MAX_DEPTH = 500
 # Passed through, so that orjson refuses them: they would come back as something else.
 PASSED_THROUGH = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
 _orjson_dumps = orjson.dumps
-_msgspec_loads = msgspec.json.Decoder().decode
+read_json = msgspec.json.Decoder().decode  # raises ValueError for what only `decode` can read
 
 
 def encode(value: object) -> str:
@@ -66,7 +66,7 @@ def encode_finite(value: object) -> str:
 def decode(text: Stored) -> Any:
     """The value of JSON text that `encode` wrote."""
     try:
-        return _msgspec_loads(text)
+        return read_json(text)
     except (msgspec.DecodeError, RecursionError):
         pass  # NaN, infinities, lone surrogates and great depth are the standard library's
     try:
@@ -148,7 +148,7 @@ def _plain(value: Any, path: str, depth: int) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(v, f"{path}[{i}]", depth + 1) for i, v in enumerate(value)]
     try:
-        return _msgspec_loads(_orjson_dumps(value, None, PASSED_THROUGH))  # enum members, UUIDs
+        return read_json(_orjson_dumps(value, None, PASSED_THROUGH))  # enum members, UUIDs
     except (TypeError, msgspec.DecodeError):
         raise InvalidError(_refusal(value, path)) from None
 

@@ -25,7 +25,14 @@ from holdfast.engine.counter import Counter, inode_of
 from holdfast.engine.gate import Gate
 from holdfast.engine.opening import MEMORY, SYNCHRONOUS, files
 from holdfast.engine.schema import FORMAT, migrate
-from holdfast.errors import ClosedError, CorruptError, HoldfastError, InvalidError, ReadOnlyError, UnavailableError
+from holdfast.errors import (
+    ClosedError,
+    CorruptError,
+    HoldfastError,
+    InvalidError,
+    ReadOnlyError,
+    UnavailableError,
+)
 
 FORK_WAIT_SECONDS = 5.0
 BUSY_PAUSE_SECONDS = 0.002

@@ -148,7 +148,7 @@ class Folder:
         last = table.first_id
         while True:
             rows = journal.database.rows(
-                "SELECT id, key FROM entry WHERE id>=? AND id<? ORDER BY id LIMIT ?",
+                "SELECT id, key FROM entry WHERE id>=? AND id<? AND value IS NOT NULL ORDER BY id LIMIT ?",
                 (last, table.end_id, SLICE_ROWS),
             )
             if not rows:

@@ -3,6 +3,7 @@
 from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
 from contextlib import contextmanager
 from itertools import chain, islice
+from operator import itemgetter
 from typing import Any
 
 from orjson import dumps
@@ -16,6 +17,7 @@ from holdfast.structures.paths import Path
 from holdfast.structures.scanning import Scanning
 from holdfast.structures.tracked import NODES, loosen, plain
 
+_first, _second = itemgetter(0), itemgetter(1)
 Keys = set[Any]  # inside the class, `set` is the property
 
 
@@ -288,7 +290,7 @@ class Dict(Scanning):
         return next(iter(self), MISSING) is not MISSING
 
     def __iter__(self) -> Iterator[Any]:
-        return (key for key, _ in self._scan(values=False))
+        return map(_first, self._scan(values=False))
 
     def __reversed__(self) -> Iterator[Any]:
         return iter(list(self)[::-1])
@@ -331,7 +333,7 @@ class _Values(ValuesView[Any]):
     _mapping: Dict
 
     def __iter__(self) -> Iterator[Any]:
-        return (value for _, value in self._mapping._scan(values=True))
+        return map(_second, self._mapping._scan(values=True))
 
 
 class _Items(ItemsView[Any, Any]):

@@ -53,6 +53,15 @@ _CANONICAL: frozenset[type] = frozenset((str, int))  # keys of these types are s
 _never: Iterator[None] = iter(())  # sends every change to the careful way
 
 
+class Page(dict[Any, Any]):
+    """The containers that one step of an iteration gave out; `done` when it went on."""
+
+    __slots__ = ("done",)
+
+    def __init__(self) -> None:
+        self.done = False
+
+
 class Entries(MutableMapping[Any, Any]):
     """The entries of one structure in the memory of one process: live, changed and deleted ones."""
 
@@ -102,7 +111,7 @@ class Entries(MutableMapping[Any, Any]):
         self._nested_key: Callable[[object], str] = refuse_nested_key
         self._careful = False
         self._paused = False
-        self._pages: list[dict[Any, Any]] = []
+        self._pages: list[Page] = []
         self._replaced: set[Any] = set()
         self._refused: InvalidError | None = None
         self._clear_memory()
@@ -300,7 +309,7 @@ class Entries(MutableMapping[Any, Any]):
                 text if text is not None else dumps(hot[key]) if key in hot else None
                 for key, text in taken.items()
             ]
-        except Exception:
+        except Exception:  # noqa: BLE001 (a serializer may raise anything; told by `_text_or_none`)
             values = [text or self._text_or_none(key) for key, text in taken.items()]
         if None in values:  # marked through a container that was replaced at the same time
             kept = [(key, value) for key, value in zip(taken, values, strict=True) if value is not None]
@@ -313,7 +322,7 @@ class Entries(MutableMapping[Any, Any]):
             return None
         try:
             return self._dumps(self._hot[key])
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 (a serializer may raise anything)
             self._dirty.setdefault(key)
             self._refused = InvalidError(
                 f"{self.name}[{key!r}] was changed to what can't be stored ({error}): assign another value or delete "

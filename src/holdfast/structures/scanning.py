@@ -7,8 +7,8 @@ those that are added meanwhile. Nothing is cached: of what was given out, only t
 from collections.abc import Generator, Iterator
 from typing import Any
 
-from holdfast.codec import key_from_db
-from holdfast.structures.entries import Entries
+from holdfast.codec import decode, key_from_db, read_json
+from holdfast.structures.entries import Entries, Page
 from holdfast.structures.tracked import (
     ALONE,
     LOOSE,
@@ -23,15 +23,6 @@ PAGE = 256  # rows that one step of an iteration reads
 Keys = set[Any]
 
 
-class Page(dict[Any, Any]):
-    """The containers that one step of an iteration gave out; `done` when it went on."""
-
-    __slots__ = ("done",)
-
-    def __init__(self) -> None:
-        self.done = False
-
-
 class Scanning(Entries):
     """Iteration over the entries."""
 
@@ -39,11 +30,20 @@ class Scanning(Entries):
 
     def _scan(self, values: bool) -> Iterator[tuple[Any, Any]]:
         """All pairs in order, and those that are added meanwhile. Fills no cache."""
-        table = self._table
+        table, database = self._table, self._journal.database
+        columns = "id, key, seq, value" if values else "id, key, seq, NULL"
+        query = (
+            f"SELECT {columns} FROM entry WHERE id>=? AND id<? AND value IS NOT NULL ORDER BY id LIMIT {PAGE}"
+        )
         last = table.first_id
         added: Keys = set()
         while True:
-            last = yield from self._scan_rows(last, added, values)
+            while True:
+                settled = table.settled
+                rows = database.rows(query, (last, table.end_id))
+                if not rows:
+                    break
+                last = yield from self._page(rows, added, values, settled)
             batch = self._not_in_rows(added, last)
             if not batch and not self._has_rows_after(last):
                 return
@@ -81,19 +81,6 @@ class Scanning(Entries):
             ]
         return list(dict.fromkeys([*stored, *unsynced]))
 
-    def _scan_rows(self, last: int, added: Keys, values: bool) -> Any:
-        table, database = self._table, self._journal.database
-        columns = "id, key, seq, value" if values else "id, key, seq, NULL"
-        query = (
-            f"SELECT {columns} FROM entry WHERE id>=? AND id<? AND value IS NOT NULL ORDER BY id LIMIT {PAGE}"
-        )
-        while True:
-            settled = table.settled
-            rows = database.rows(query, (last, table.end_id))
-            if not rows:
-                return last
-            last = yield from self._page(rows, added, values, settled)
-
     def _page(
         self, rows: list[Any], added: Keys, values: bool, settled: int
     ) -> Generator[tuple[Any, Any], None, int]:
@@ -111,8 +98,12 @@ class Scanning(Entries):
                     clean = clean and not (table.over or self._dirty or self._gone)
             return identity + 1  # type: ignore[no-any-return]
         page = Page()
-        self._pages.append(page)
-        pages, hot, loads, tracked = self._pages, self._hot, self._loads, self._serializer.tracked
+        self._pages = [*self._pages, page]
+        pages: list[Page] = []
+        others: list[Page] = []  # of iterations that are under way beside this one
+        given: set[Any] = set()  # what iterations that are done have given out, and may still be held
+        hot, loads, tracked = self._hot, self._loads, self._serializer.tracked
+        read = read_json if loads is decode else loads
         try:
             for identity, key, seq, text in rows:
                 if table.settled != settled:
@@ -125,10 +116,17 @@ class Scanning(Entries):
                     if key in hot or key in self._dirty or key in table.over:
                         yield key, self[key]
                         continue
-                if len(pages) > 1 and any(key in other for other in pages):
+                if self._pages is not pages:
+                    pages = self._pages
+                    others = [one for one in pages if one is not page and not one.done]
+                    given = {k for one in pages if one.done for k in one}
+                if key in given or (others and any(key in other for other in others)):
                     yield key, self[key]  # another iteration gave it out already
                     continue
-                value = loads(text)
+                try:
+                    value = read(text)
+                except (ValueError, RecursionError):
+                    value = loads(text)
                 if tracked:
                     kind = value.__class__  # as `track` does, without the call
                     if kind is dict:
@@ -171,7 +169,7 @@ class Scanning(Entries):
             kept = {key: page[key] for key in maybe_held(page)}
             page.clear()
             page.update(kept)
-            self._pages[:] = [one for one in self._pages if one or not one.done]
+            self._pages = [one for one in self._pages if one or not one.done]
 
     def _settle_page(self, page: "Page") -> None:
         hot = self._hot

@@ -73,7 +73,8 @@ class SharedDict(Dict):
     def update(self, *others: Any, **keywords: Any) -> None:
         """Set all pairs of mappings or iterables of pairs, as one step."""
         if self._journal.is_writing():
-            self._states["plain"].update(self, *others, **keywords)
+            plain: Any = self._states["plain"]
+            plain.update(self, *others, **keywords)
             return
         with self._atomically():
             self.update(*others, **keywords)  # it is of the transaction's class now

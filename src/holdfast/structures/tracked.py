@@ -407,7 +407,7 @@ class ColdDict(TrackedDict):
         if value.__class__ is dict or value.__class__ is list:
             _warm(self)
             return _dict_get(self, key)
-        _switch(self, TouchedDict)
+        self.__class__ = TouchedDict
         return value
 
 
