@@ -238,8 +238,8 @@ class Database:
     @property
     def in_transaction(self) -> bool:
         """Whether a transaction is open on the connection, by whichever thread."""
-        connection = self._connection
-        return connection is not None and connection.in_transaction
+        with self._lock:
+            return self._connection is not None and self._connection.in_transaction
 
     def changes(self) -> int:
         """How many rows the last statement changed."""

@@ -40,9 +40,12 @@ class Transaction:
     def touch(self, structure: "Structure", key: Any) -> None:
         """Note that this transaction changes a key, so that it can be undone and hidden from others."""
         touched = self.touched.get(structure._table.id)
-        if touched is None:
-            touched = self.touched[structure._table.id] = (structure, set())
-        touched[1].add(key)
+        if touched is not None and key in touched[1]:
+            return
+        with self.journal.lock:  # who reads the value from outside has it, or comes after this
+            if touched is None:
+                touched = self.touched[structure._table.id] = (structure, set())
+            touched[1].add(key)
 
     def touches(self, structure: "Structure", key: Any) -> bool:
         """Whether this transaction changes a key."""

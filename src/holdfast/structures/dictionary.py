@@ -36,7 +36,7 @@ class Dict(Scanning):
 
     def __getitem__(self, key: Any) -> Any:
         try:
-            return self._hot[key]
+            return self._public[key]
         except KeyError:
             return self._load(key)
 
@@ -47,12 +47,12 @@ class Dict(Scanning):
                 text = dumps(value, None, PASSED_THROUGH).decode()
             except TypeError:
                 text = "null"
-            if key in self._hot or self._pages or "null" in text:
+            if key in self._hot or self._pages or self._careful or "null" in text:
                 self._assign(key, value)
             else:
                 self._dirty[key] = text
-        elif kind in self._scalars and key in self._hot:
-            self._hot[key] = value
+        elif kind in self._scalars and key in self._public and self._public[key].__class__ not in NODES:
+            self._public[key] = value
             self._dirty[key] = None
         else:
             self._assign(key, value)
@@ -74,14 +74,20 @@ class Dict(Scanning):
         self._remove(key)
 
     def __contains__(self, key: object) -> bool:
-        if key in self._hot or self._dirty.get(key) is not None:
-            return True
-        if key in self._gone:
-            return False
+        return key in self._public or self._holds(key)
+
+    def _holds(self, key: object) -> bool:
         try:
-            return self._table.has(plain_key(key))
+            key = plain_key(key)
         except InvalidError:
             return False  # what can't be a key is not in here, as in a dict
+        with self._journal.lock:
+            if not self._is_outside():
+                if key in self._hot or self._dirty.get(key) is not None:
+                    return True
+                if key in self._gone:
+                    return False
+            return self._table.has(key)
 
     # -- syncing -------------------------------------------------------------------------------------------------
 
@@ -282,6 +288,8 @@ class Dict(Scanning):
     def __len__(self) -> int:
         with self._journal.lock:
             table = self._table
+            if self._is_outside():
+                return table.count()
             added = sum(not table.has(key) for key in self._pending())
             removed = sum(table.has(key) for key in list(self._gone) if key not in self._dirty)
             return table.count() + added - removed

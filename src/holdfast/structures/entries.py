@@ -2,6 +2,7 @@
 
 Where a key's newest value is, in the order in which it is looked for:
 
+    _public  those of `_hot` that anybody may see without asking: all, or none while a transaction is open
     _hot     live objects: scalars, and the roots of tracked containers
     _dirty   what is not stored yet: the JSON text of a container that was assigned, or None where the value is the
              one in `_hot` (a scalar, or a container that was changed)
@@ -29,9 +30,11 @@ from holdfast.codec import (
 )
 from holdfast.errors import InvalidError, MissingError
 from holdfast.journal.table import FieldsTable, Part, Table
+from holdfast.journal.transaction import current
 from holdfast.structures import fields
 from holdfast.structures.tracked import (
     ALONE,
+    COPIED,
     LOOSE,
     NODES,
     is_held_inside,
@@ -82,6 +85,7 @@ class Entries(MutableMapping[Any, Any]):
         "_nested_key",
         "_pages",
         "_paused",
+        "_public",
         "_refused",
         "_replaced",
         "_scalars",
@@ -121,6 +125,7 @@ class Entries(MutableMapping[Any, Any]):
 
     def _clear_memory(self) -> None:
         self._hot: dict[Any, Any] = {}
+        self._public = self._hot
         self._hot_bytes = 0
         self._dirty: dict[Any, Stored | None] = {}
         self._gone: dict[Any, None] = {}
@@ -138,6 +143,9 @@ class Entries(MutableMapping[Any, Any]):
         key = plain_key(key)
         journal = self._journal
         with journal.lock:
+            active = journal.transaction
+            if active is not None and active.touches(self, key) and current(journal) is None:
+                return self._stored_copy(key)
             hot, dirty = self._hot, self._dirty
             text: Any = ""
             while key not in hot:
@@ -161,6 +169,14 @@ class Entries(MutableMapping[Any, Any]):
             if self._hot_bytes > self._cache_bytes:
                 self._evict(key)
             return hot[key]
+
+    def _stored_copy(self, key: Any) -> Any:
+        """What a key that a transaction changes is to those outside."""
+        text = self._table.text(key)
+        if text is None:
+            raise self._no_key(key)
+        value = self._loads(text)
+        return track(value, COPIED, key) if self._serializer.tracked else value
 
     def _visited(self, key: Any) -> Any:
         for page in self._pages:
@@ -349,6 +365,11 @@ class Entries(MutableMapping[Any, Any]):
             if key not in self._dirty:
                 self._gone[key] = None
 
+    def _is_outside(self) -> bool:
+        """Whether a transaction is open that this code is not in, so that it may see only what is stored."""
+        journal = self._journal
+        return journal.transaction is not None and current(journal) is None
+
     # -- which class answers: see sharing.py ---------------------------------------------------------------------
 
     def _enter(self, transaction: "Transaction") -> None:
@@ -363,6 +384,8 @@ class Entries(MutableMapping[Any, Any]):
 
     def _become(self, state: str) -> None:
         self._careful = state != "plain"
+        # A thread may still be at the first step of a method of the class before: nothing is hot to it.
+        self._public = {} if state == "transaction" else self._hot
         if self._careful:
             self._ticks = _never
         else:

@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterator
 from typing import Any
 
 from holdfast.codec import decode, key_from_db, read_json
-from holdfast.structures.entries import Entries, Page
+from holdfast.structures.entries import MISSING, Entries, Page
 from holdfast.structures.tracked import (
     ALONE,
     LOOSE,
@@ -49,8 +49,12 @@ class Scanning(Entries):
                 return
             for key in batch:
                 added.add(key)
-                if key in self:
-                    yield key, self[key] if values else None
+                if key not in self:
+                    continue
+                value = self.get(key, MISSING) if values else None
+                if value is not MISSING:
+                    yield key, value
+                value = None
 
     def _has_rows_after(self, last: int) -> bool:
         return bool(
@@ -65,19 +69,21 @@ class Scanning(Entries):
         table = self._table
         with self._journal.lock:
             self._journal.check_rows_version()
+            outside = self._is_outside()
+            dirty, gone, moved = ({}, {}, {}) if outside else (self._dirty, self._gone, self._moved)
             stored = [
                 key
                 for key in list(table.over)
                 if key not in added
                 and (key in table.renewed or not table.has_row(key))
                 and table.is_live(key)
-                and (key not in self._gone)
-                and key not in self._moved
+                and key not in gone
+                and key not in moved
             ]
             unsynced = [
                 key
-                for key in list(self._dirty)
-                if key not in added and (key in self._moved or key in self._gone or (not table.has(key)))
+                for key in list(dirty)
+                if key not in added and (key in moved or key in gone or not table.has(key))
             ]
         return list(dict.fromkeys([*stored, *unsynced]))
 
@@ -114,14 +120,18 @@ class Scanning(Entries):
                     if not self._is_current(key, seq, added):
                         continue
                     if key in hot or key in self._dirty or key in table.over:
-                        yield key, self[key]
+                        value = self.get(key, MISSING)
+                        if value is not MISSING:  # else somebody deleted it in this instant
+                            yield key, value
                         continue
                 if self._pages is not pages:
                     pages = self._pages
                     others = [one for one in pages if one is not page and not one.done]
                     given = {k for one in pages if one.done for k in one}
                 if key in given or (others and any(key in other for other in others)):
-                    yield key, self[key]  # another iteration gave it out already
+                    value = self.get(key, MISSING)  # another iteration gave it out already
+                    if value is not MISSING:
+                        yield key, value
                     continue
                 try:
                     value = read(text)
@@ -143,7 +153,7 @@ class Scanning(Entries):
 
     def _is_current(self, key: Any, seq: int, added: Keys) -> bool:
         """Whether a row says where its key stands in the order: not if it was deleted or moved since."""
-        if key in added or key in self._gone or key in self._moved:
+        if key in added or (not self._is_outside() and (key in self._gone or key in self._moved)):
             return False
         table = self._table
         if key not in table.over:

@@ -21,7 +21,7 @@ from holdfast.errors import ClosedError, ConflictError, ReadOnlyError
 from holdfast.journal.table import FieldsTable
 from holdfast.journal.transaction import Transaction, current
 from holdfast.structures.dictionary import Dict
-from holdfast.structures.tracked import LOOSE, NODES, loosen, track
+from holdfast.structures.tracked import LOOSE, NODES, loosen
 
 FOLD_LOOK = 64  # batches between two looks whether a fold is due
 
@@ -35,7 +35,7 @@ class SharedDict(Dict):
         if self._words[0] != self._seen:
             self._journal.refresh()
         try:
-            return self._hot[key]
+            return self._public[key]
         except KeyError:
             return self._load(key)
 
@@ -52,7 +52,7 @@ class SharedDict(Dict):
         text = self._text_of(key, value)
         with journal.writing():
             journal.append_one(self._table, key, text)
-            self._set_hot(key, value)
+            SharedDict._set_hot(self, key, value)
             if not journal.seen % FOLD_LOOK:
                 journal.folder.fold_if_due()
 
@@ -80,21 +80,21 @@ class SharedDict(Dict):
             self.update(*others, **keywords)  # it is of the transaction's class now
 
     def __contains__(self, key: object) -> bool:
-        self._see()
+        SharedDict._see(self)
         return Dict.__contains__(self, key)
 
     def __len__(self) -> int:
-        self._see()
+        SharedDict._see(self)
         return Dict.__len__(self)
 
     def _scan(self, values: bool) -> Iterator[tuple[Any, Any]]:
-        self._see()
+        SharedDict._see(self)
         return Dict._scan(self, values)
 
     def _page(
         self, rows: list[Any], added: set[Any], values: bool, settled: int
     ) -> Generator[tuple[Any, Any], None, int]:
-        self._see()
+        SharedDict._see(self)
         return Dict._page(self, rows, added, values, settled)
 
     def _see(self) -> None:
@@ -143,7 +143,7 @@ class SharedDict(Dict):
             journal.writer = get_ident()
             try:
                 result = change()
-                self._write_change()
+                SharedDict._write_change(self)
             except BaseException:
                 self._undo([plain_key(keys[0])])
                 raise
@@ -181,7 +181,7 @@ class SharedDict(Dict):
                 return
             new = combine(old, operand)
             journal.append_one(self._table, plain_key(key), self._text_of(key, new))
-            self._set_hot(key, new)
+            SharedDict._set_hot(self, key, new)
             if not journal.seen % FOLD_LOOK:
                 journal.folder.fold_if_due()
 
@@ -191,48 +191,37 @@ class DictInTransaction(Dict):
 
     __slots__ = ()
 
-    def _inside(self) -> Transaction | None:
-        return current(self._journal)
-
     def __getitem__(self, key: Any) -> Any:
-        transaction = self._inside()
-        if transaction is None:
-            hidden = self._hidden(key)
-            if hidden is not None:
-                return self._as_stored(key)
+        if current(self._journal) is None:
+            return Dict._load(self, key)
         try:
             return self._hot[key]
         except KeyError:
-            return self._load(key)
+            return Dict._load(self, key)
 
-    def _hidden(self, key: Any) -> Transaction | None:
-        """The transaction that changes this key, seen from outside."""
-        active = self._journal.transaction
-        return active if active is not None and active.touches(self, key) else None
+    def _assign(self, key: Any, value: Any) -> None:
+        if current(self._journal) is None:  # begun before the transaction was
+            DictInTransaction._wait_and(self, lambda: operator.setitem(self, key, value))
+        else:
+            self._touch(plain_key(key))
+            self._states["plain"]._assign(self, key, value)
 
-    def _as_stored(self, key: Any) -> Any:
-        text = self._table.text(plain_key(key))
-        if text is None:
-            raise self._no_key(key)
-        value = self._loads(text)
-        return track(value, LOOSE, key) if self._serializer.tracked else value
-
-    def __contains__(self, key: object) -> bool:
-        if self._inside() is None and self._hidden(key) is not None:
-            return self._table.has(plain_key(key))
-        return Dict.__contains__(self, key)
+    def revert(self) -> None:
+        if current(self._journal) is None:
+            DictInTransaction._wait_and(self, self.revert)
+        else:
+            Dict.revert(self)
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        transaction = self._inside()
+        transaction = current(self._journal)
         if transaction is None:
-            self._wait_and(lambda: operator.setitem(self, key, value))
+            DictInTransaction._wait_and(self, lambda: operator.setitem(self, key, value))
             return
-        transaction.touch(self, key if key.__class__ is str else plain_key(key))
         self._assign(key, value)
 
     def __delitem__(self, key: Any) -> None:
-        if self._inside() is None:
-            self._wait_and(lambda: operator.delitem(self, key))
+        if current(self._journal) is None:
+            DictInTransaction._wait_and(self, lambda: operator.delitem(self, key))
         else:
             self._delete(key)
 
@@ -249,20 +238,22 @@ class DictInTransaction(Dict):
         """The commit writes everything."""
 
     def _touch(self, key: Any) -> None:
-        transaction = self._inside()
+        transaction = current(self._journal)
         if transaction is not None:
             transaction.touch(self, key)
 
     @contextmanager
     def _atomically(self) -> Iterator[None]:
-        if self._inside() is None:
+        if current(self._journal) is None:
             with self._journal.writing():
+                pass
+            with self._atomically():  # of the class it has now
                 yield
         else:
             yield
 
     def _change(self, node: Any, change: Callable[[], Any]) -> Any:
-        transaction = self._inside()
+        transaction = current(self._journal)
         if transaction is None:
             with self._journal.writing():
                 pass
@@ -274,8 +265,8 @@ class DictInTransaction(Dict):
         return result
 
     def _atomic_change(self, keys: tuple[Any, ...], change: Callable[[], Any]) -> Any:
-        if self._inside() is None:
-            return self._wait_and(lambda: self._atomic_change(keys, change))
+        if current(self._journal) is None:
+            return DictInTransaction._wait_and(self, lambda: self._atomic_change(keys, change))
         return change()
 
     def _combine(self, key: Any, combine: Callable[[Any, Any], Any], operand: Any) -> None:

@@ -20,7 +20,7 @@ from itertools import repeat
 from typing import Any, Protocol
 
 from holdfast.codec import SCALARS, decode, encode
-from holdfast.errors import InvalidError
+from holdfast.errors import ConflictError, InvalidError
 
 
 class Owner(Protocol):
@@ -39,7 +39,7 @@ class Owner(Protocol):
     def _loads(self, stored: Any) -> Any: ...
 
 
-class _Loose:
+class Loose:
     """The owner of containers that stand in no structure any more."""
 
     _careful = False
@@ -64,7 +64,22 @@ class _Forgetful(dict[Any, Any]):
     def __setitem__(self, key: Any, value: Any) -> None: ...
 
 
-LOOSE = _Loose()
+LOOSE = Loose()
+
+
+class Copied(Loose):
+    """The owner of copies that are given out while a transaction changes the value: a change would be lost."""
+
+    _careful = True
+
+    def _change(self, node: Any, change: Callable[[], Any]) -> Any:
+        raise ConflictError(
+            f"this is [{node._key!r}] as it was before a transaction that is changing it: read it again when that has "
+            "ended, or make the change by `.set` or in a transaction, which wait for it"
+        )
+
+
+COPIED = Copied()
 
 
 def refuse_nested_key(key: object) -> str:

@@ -354,6 +354,8 @@ class Tracker(Dict):
         """All counts at once."""
         with self._journal.lock:
             stored = self._tally_stored()
+            if self._is_outside():
+                return stored
             for key in {*self._dirty, *self._gone}:
                 stored = stored.with_task(self._stored_task(key), -1)
                 stored = stored.with_task(self[key] if key not in self._gone or key in self._dirty else None)
