@@ -1,9 +1,9 @@
 """Python data structures that persist, are shared, and sync: one file on disk, many processes, many machines.
 
-    hold = holdfast.open("crawl.hold")
-    pages = hold.dict("pages")
-    pages["/"] = {"title": "Home", "links": []}
-    pages["/"]["links"].append("/about")        # seen and kept, at any depth
+hold = holdfast.open("crawl.hold")
+pages = hold.dict("pages")
+pages["/"] = {"title": "Home", "links": []}
+pages["/"]["links"].append("/about")        # seen and kept, at any depth
 """
 
 from holdfast.errors import (

@@ -218,7 +218,7 @@ def test_who_waited_too_long_is_told_where_how_long_and_for_whom(path: str) -> N
     gate = new_gate(path, wait_seconds=0.2)
     with pytest.raises(BusyError, match=rf"x\.hold.* by process {pid} for 0\.[2-9] s: try again"):
         gate.acquire(1)
-    with pytest.raises(BusyError):
+    with pytest.raises(BusyError, match=f"by process {pid}"):
         gate.acquire(1, wait_seconds=0.0)
     done.give()
     end(pid)

@@ -274,7 +274,9 @@ def test_no_reader_is_ever_stale_though_writers_are_killed(tmp_path: Path) -> No
     assert end(*readers) == [0, 0]
     assert end(*writers) == [0, 0]
     hits, misses = sum(words[HITS : HITS + 2]), sum(words[MISSES : MISSES + 2])
-    print(f"{words[WRITES]} writes, {kills} kills, {hits} reads from memory, {misses} from the file, none stale")
+    print(
+        f"{words[WRITES]} writes, {kills} kills, {hits} reads from memory, {misses} from the file, none stale"
+    )
     assert hits and misses
     assert database.integrity() == []
 

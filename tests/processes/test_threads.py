@@ -151,7 +151,9 @@ def test_transactions_of_many_threads_are_whole(hold: holdfast.Hold) -> None:
     together(*(move(step) for step in range(1, 7)), look, look)
     assert set(sums) == {10_000}
     assert b["n"]["left"] == 32 * (1 + 2 + 3 + 4 + 5 + 6)
-    assert stored(hold, "b")["n"] == {"left": 32 * 21} and stored_once_more(hold, "a")["n"] == 10_000 - 32 * 21
+    assert (
+        stored(hold, "b")["n"] == {"left": 32 * 21} and stored_once_more(hold, "a")["n"] == 10_000 - 32 * 21
+    )
 
 
 def stored_once_more(hold: holdfast.Hold, name: str) -> dict[Any, Any]:
@@ -204,7 +206,12 @@ def test_who_is_outside_never_sees_what_is_not_committed(hold: holdfast.Hold) ->
         read(lambda: "kept" not in d and "kept is not contained"),
         read(lambda: len(d) != 3 and f"len {len(d)}"),
         read(lambda: sorted(d) != ["kept", "n", "whole"] and f"keys {list(d)}"),
-        read(lambda: [k for k, v in d.items() if (v if k == "n" else v["n"] if k == "whole" else 0) % 2] and "items"),
+        read(
+            lambda: (
+                [k for k, v in d.items() if (v if k == "n" else v["n"] if k == "whole" else 0) % 2]
+                and "items"
+            )
+        ),
     )
     assert seen == []
 

@@ -26,9 +26,13 @@ KEYS = [
 ]  # fmt: skip
 keys = st.sampled_from(["a", "b", 0, 1, True, 1.0, None]) | st.sampled_from(KEYS)
 names = st.sampled_from(["n", "m", "ö", "", "\udfff", '"q'])
-scalars = st.sampled_from([None, True, False, 0, 1, -1, 2**63, -(2**90), 0.5, 1e300, float("inf"), "", "x", "\ud800", "é\x00"])
+scalars = st.sampled_from(
+    [None, True, False, 0, 1, -1, 2**63, -(2**90), 0.5, 1e300, float("inf"), "", "x", "\ud800", "é\x00"]
+)
 values = st.recursive(
-    scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3), max_leaves=6
+    scalars,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3),
+    max_leaves=6,
 )
 SMALL = {
     (fold, "SLICE_ROWS"): 2,
@@ -69,7 +73,9 @@ def overwrite(old: Any, new: Any) -> Any:
 def change_dict(draw: Any, real: Any, model: Any) -> None:
     """One change of a nested dict and of its model."""
     name, value = draw(names), draw(values)
-    what = draw(st.sampled_from(["set", "del", "pop", "popitem", "clear", "update", "setdefault", "|=", "kw"]))
+    what = draw(
+        st.sampled_from(["set", "del", "pop", "popitem", "clear", "update", "setdefault", "|=", "kw"])
+    )
     if what == "set":
         real[name] = value
         model[name] = fresh(value)
@@ -294,7 +300,11 @@ class DictMachine(RuleBasedStateMachine):
         assert same(side.real.setdefault(key, value), side.now.setdefault(key, fresh(value)))
         self.after_write()
 
-    @rule(data=st.data(), new=st.dictionaries(keys, values, max_size=4), how=st.sampled_from(["map", "pairs", "|="]))
+    @rule(
+        data=st.data(),
+        new=st.dictionaries(keys, values, max_size=4),
+        how=st.sampled_from(["map", "pairs", "|="]),
+    )
     def update(self, data: st.DataObject, new: dict[Any, Any], how: str) -> None:
         side = self.pick(data)
         if how == "|=":

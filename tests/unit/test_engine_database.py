@@ -178,7 +178,9 @@ def test_threads_may_share_a_database(database: Database) -> None:
 
 
 def test_closing_leaves_no_descriptor_behind(tmp_path: Path) -> None:
-    before = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else pytest.skip("no /proc here")
+    before = (
+        len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else pytest.skip("no /proc here")
+    )
     for number in range(5):
         database = Database.open(str(tmp_path / f"{number}.hold"))
         database.run("INSERT INTO meta VALUES ('a', 1)")

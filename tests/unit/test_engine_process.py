@@ -150,7 +150,9 @@ def test_a_spawned_multiprocessing_child_runs_at_exit(tmp_path: os.PathLike[str]
             """)
         )
     result = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60)
-    assert set(result.stdout.splitlines()) == {"child exit"}, result.stderr  # by multiprocessing, and by atexit
+    assert set(result.stdout.splitlines()) == {"child exit"}, (
+        result.stderr
+    )  # by multiprocessing, and by atexit
 
 
 # -- signals ------------------------------------------------------------------------------------------------
@@ -263,7 +265,9 @@ def test_a_signal_does_not_cut_a_whole_function() -> None:
     assert (said, status) == (["inner done", "outer done", "a exit"], -signal.SIGTERM)
 
 
-def test_sigterm_while_writing_under_the_gate_loses_nothing_and_does_not_hang(tmp_path: os.PathLike[str]) -> None:
+def test_sigterm_while_writing_under_the_gate_loses_nothing_and_does_not_hang(
+    tmp_path: os.PathLike[str],
+) -> None:
     path = os.path.join(tmp_path, "x.hold")
     for seconds in (0.001, 0.003, 0.01, 0.02, 0.03):
         said, status, complaints = run(f"""

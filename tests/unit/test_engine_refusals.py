@@ -70,7 +70,10 @@ STRANGERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "pickle": (lambda path: path.write_bytes(pickle.dumps({1: 2}, protocol=4)), "a pickle"),
     "zeros": (lambda path: path.write_bytes(bytes(8192)), "a file of zeros"),
     "noise": (lambda path: path.write_bytes(b"\xff\xfe\xfd" * 50), "a file of unknown kind"),
-    "SQLite of another": (lambda path: foreign(path, "CREATE TABLE t (x)"), "SQLite database of another application"),
+    "SQLite of another": (
+        lambda path: foreign(path, "CREATE TABLE t (x)"),
+        "SQLite database of another application",
+    ),
     "SQLite of another with a log": (
         lambda path: foreign(path, "PRAGMA journal_mode = WAL", "CREATE TABLE t (x)"),
         "SQLite database of another application",
@@ -102,7 +105,9 @@ def test_what_is_not_a_hold_is_named_and_left_as_it_is(tmp_path: Path, kind: str
     assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
 
 
-def test_another_application_s_database_is_refused_while_its_tables_are_in_the_log_alone(tmp_path: Path) -> None:
+def test_another_application_s_database_is_refused_while_its_tables_are_in_the_log_alone(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "x.db"
     other = apsw.Connection(str(path))
     other.execute("PRAGMA journal_mode = WAL; CREATE TABLE t (x); INSERT INTO t VALUES (1)").fetchall()
@@ -271,7 +276,9 @@ def test_reading_makes_nothing_beside_the_file_but_what_sqlite_needs(tmp_path: P
     database = Database.open(str(path), readonly=True)
     assert database.value("SELECT count(*) FROM meta") == 1000
     assert not (tmp_path / "x.hold-seq").exists()
-    assert database.counter.words[0] == (1 << 64) - 1, "a reader that can't see the counter must never seem fresh"
+    assert database.counter.words[0] == (1 << 64) - 1, (
+        "a reader that can't see the counter must never seem fresh"
+    )
 
 
 # -- a full disk --------------------------------------------------------------------------------------------
@@ -281,7 +288,9 @@ def test_reading_makes_nothing_beside_the_file_but_what_sqlite_needs(tmp_path: P
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     place = tmp_path / "small"
     place.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(place)], capture_output=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(place)], capture_output=True
+    )
     if mounted.returncode:
         pytest.skip("a small disk can't be mounted here")
     yield place
@@ -361,7 +370,11 @@ def test_a_closed_database_says_so(tmp_path: Path) -> None:
     database = Database.open(str(tmp_path / "x.hold"))
     database.close()
     database.close()
-    for use in (lambda: database.value("SELECT 1"), lambda: database.begin(), lambda: database.many("SELECT ?", [(1,)])):
+    for use in (
+        lambda: database.value("SELECT 1"),
+        lambda: database.begin(),
+        lambda: database.many("SELECT ?", [(1,)]),
+    ):
         with pytest.raises(ClosedError, match="open it again"):
             use()
     with pytest.raises(ClosedError):
@@ -386,7 +399,9 @@ def test_a_value_past_sqlite_s_limit_is_invalid() -> None:
 def test_an_open_file_is_never_read_past_sqlite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = str(tmp_path / "x.hold")
     first = Database.open(path)
-    monkeypatch.setattr(recognise, "refuse_strangers", lambda *_, **__: pytest.fail("closing it would drop our locks"))
+    monkeypatch.setattr(
+        recognise, "refuse_strangers", lambda *_, **__: pytest.fail("closing it would drop our locks")
+    )
     second = Database.open(path)
     first.close()
     third = Database.open(path)

@@ -16,7 +16,9 @@ NEXT = "ALTER TABLE meta ADD COLUMN note; CREATE TABLE later (id INTEGER PRIMARY
 
 
 def tables(database: Database) -> list[str]:
-    return [name for (name,) in database.rows("SELECT name FROM sqlite_schema WHERE type='table' ORDER BY name")]
+    return [
+        name for (name,) in database.rows("SELECT name FROM sqlite_schema WHERE type='table' ORDER BY name")
+    ]
 
 
 @pytest.fixture
@@ -41,8 +43,13 @@ def test_the_view_current_shows_live_entries_in_their_order() -> None:
     database = Database.open(":memory:")
     database.run("INSERT INTO structure(id, name, kind) VALUES (1, 'pages', 'dict')")
     insert = "INSERT INTO entry(id, structure, key, value, stamp, node, flags, seq) VALUES (?, 1, ?, ?, 0, 0, 0, 0)"
-    database.many(insert, [((1 << 40) + 2, "b", "2"), ((1 << 40) + 1, "z", '{"n":1}'), ((1 << 40) + 3, "gone", None)])
-    assert database.rows("SELECT structure, key, value FROM current") == [("pages", "z", '{"n":1}'), ("pages", "b", "2")]
+    database.many(
+        insert, [((1 << 40) + 2, "b", "2"), ((1 << 40) + 1, "z", '{"n":1}'), ((1 << 40) + 3, "gone", None)]
+    )
+    assert database.rows("SELECT structure, key, value FROM current") == [
+        ("pages", "z", '{"n":1}'),
+        ("pages", "b", "2"),
+    ]
 
 
 @pytest.mark.usefixtures("newer")
@@ -80,7 +87,9 @@ def test_a_newer_file_is_refused_naming_both_formats(tmp_path: Path) -> None:
     database.run(f"PRAGMA user_version = {schema.FORMAT + 6}")
     database.close(last=True)
     before = Path(path).read_bytes()
-    with pytest.raises(CorruptError, match=rf"format {schema.FORMAT + 6}.*up to {schema.FORMAT}: update holdfast"):
+    with pytest.raises(
+        CorruptError, match=rf"format {schema.FORMAT + 6}.*up to {schema.FORMAT}: update holdfast"
+    ):
         Database.open(path)
     assert Path(path).read_bytes() == before
 
@@ -97,7 +106,9 @@ def test_a_newer_file_is_refused_also_while_its_format_is_still_in_the_log(tmp_p
 def test_migrating_step_by_step_is_the_same_as_at_once() -> None:
     at_once = Database.open(":memory:")
     stepped = Database.open(":memory:")
-    for (name,) in stepped.rows("SELECT name FROM sqlite_schema WHERE type IN ('table', 'view') AND name != 'sqlite'"):
+    for (name,) in stepped.rows(
+        "SELECT name FROM sqlite_schema WHERE type IN ('table', 'view') AND name != 'sqlite'"
+    ):
         stepped.run(f"DROP {'VIEW' if name == 'current' else 'TABLE'} {name}")
     stepped.run("PRAGMA user_version = 0")
 

@@ -102,7 +102,7 @@ class Gate:
             self._depth = 1
         except BaseException as error:
             if seated:
-                self._give_back()
+                self._give_up()
             if isinstance(error, OSError) and not isinstance(error, TimeoutError):
                 raise UnavailableError(
                     f"{self.path!r} can't be locked ({error.strerror}): put it on a local file system"
@@ -131,6 +131,19 @@ class Gate:
                 words[HOLDER] = 0
                 locks.free(fd, locks.WRITER)
                 if words[TURN_TAKEN]:
+                    self._wake(FREED)
+        finally:
+            self._give_back_seat()
+
+    def _give_up(self) -> None:
+        """As `_give_back`, but the file's lock may be another's: its words are left alone."""
+        self._depth = 0
+        self.owner = None
+        try:
+            if self._fd is not None:
+                with contextlib.suppress(OSError):  # the lock itself may be what failed
+                    locks.free(self._fd, locks.WRITER)
+                if self.counter.words[TURN_TAKEN]:
                     self._wake(FREED)
         finally:
             self._give_back_seat()

@@ -72,6 +72,10 @@ class Copied(Loose):
 
     _careful = True
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._ticks = iter(())
+
     def _change(self, node: Any, change: Callable[[], Any]) -> Any:
         raise ConflictError(
             f"this is [{node._key!r}] as it was before a transaction that is changing it: read it again when that has "

@@ -1,1 +1,1 @@
-"""What proves a hold, for our tests and for yours: `holdfast.testing.faults` kills its writers."""
+"""What proves a part of Holdfast, for whoever writes another one: contracts of structures, and a harness for faults."""
