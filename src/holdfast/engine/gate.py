@@ -66,6 +66,11 @@ class Gate:
             self._close_files()
             self.counter.attach_again()
 
+    @property
+    def depth(self) -> int:
+        """How often its owner entered and did not leave yet."""
+        return self._depth
+
     def held_by(self, owner: object) -> bool:
         """Whether `owner` is inside."""
         return self._depth > 0 and self.owner == owner

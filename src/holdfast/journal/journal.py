@@ -28,6 +28,7 @@ _pack = msgspec.msgpack.Encoder().encode
 _INSERT_BATCH = "INSERT INTO batch VALUES(?,?,?,?,?)"
 _unpack = msgspec.msgpack.Decoder().decode
 ROWS_VERSION = 4  # a word of the counter file
+BEFORE_FORK_SECONDS = 1.0  # how long a fork waits for another writer
 CATCH_UP_EACH = 256  # batches read between two looks at what others folded
 HEAD = 4  # what the head of a part has, if the keys say all that there is to know before a value is read
 HERE = 0  # the source of batches that were made here
@@ -48,6 +49,7 @@ class Journal:
         self.stamps: dict[int, tuple[int, int]] = {}
         self.seen = self.folded = 0
         self.transaction: Transaction | None = None
+        self.user_locks = 0  # how often the thread in the gate locked it by hand
         self.steps_under_way = 0  # changes of several steps, inside `lock`
         self.writer: int | None = None  # the thread that is inside an atomic change
         self.closed = False
@@ -72,7 +74,7 @@ class Journal:
             self.here = adopt_identity(self, self._had_wal)
             self._load()
             self.database.counter.words[0] = self.seen  # a kill between store and COMMIT leaves it ahead
-            if self.database.alone:
+            if self.database.alone and gate.presence():  # nobody came between opening and the gate
                 self._forget_ephemeral()
         finally:
             gate.release(owner)
@@ -327,6 +329,7 @@ class Journal:
         """Keep other writers out until `unlock_writers`, counted."""
         self._refuse_unwritable()
         self.database.gate.acquire(self.me(), wait_seconds)
+        self.user_locks += 1
         self.catch_up()
 
     def unlock_writers(self) -> None:
@@ -335,6 +338,7 @@ class Journal:
             raise InvalidError(f"{self.path!r} is not locked by this thread, so there is nothing to unlock")
         if not self.shared:
             self.sync()
+        self.user_locks -= 1
         gate.release(self.me())
         process.release_deferred()
 
@@ -501,14 +505,15 @@ class Journal:
     # -- the process's life -----------------------------------------------------------------------------------
 
     def busy(self) -> bool:
-        """Whether this thread is in the middle of a write, so that a signal must wait."""
-        return self.database.gate.held_by(threading.get_ident())
+        """Whether this thread is in the middle of a write, so that a signal must wait; just locking is none."""
+        gate = self.database.gate
+        return gate.held_by(threading.get_ident()) and gate.depth > self.user_locks
 
     def before_fork(self) -> None:
         """What is in memory goes to the file, so that the child starts with it."""
         if self.is_dirty() and self.transaction is None:
             try:
-                self.sync(every=False)
+                self.sync(every=False, wait_seconds=BEFORE_FORK_SECONDS)
             except Exception:
                 log.exception(
                     "could not sync %r before a fork; the child does not see the last changes", self.path
@@ -517,7 +522,7 @@ class Journal:
     def after_fork_child(self) -> None:
         self.lock = threading.RLock()
         self.clock.reset_after_fork()
-        self.steps_under_way = 0
+        self.steps_under_way = self.user_locks = 0
         self.writer = None
         if self.transaction is not None:
             self.transaction.orphaned = True
@@ -526,7 +531,6 @@ class Journal:
                 structure._leave()
         for structure in self.structures():
             structure._after_fork()
-        self.database.after_fork_child()
 
     def at_exit(self) -> None:
         if not self.closed:

@@ -96,7 +96,7 @@ class Entries(MutableMapping[Any, Any]):
         "_ticks",
         "_words",
     )
-    _states: ClassVar[dict[str, type]]  # which class it has in which state; see sharing.py
+    _states: ClassVar[dict[str, Any]]  # which class it has in which state; see sharing.py
 
     def __init__(
         self, journal: "Journal", table: Table, serializer: Serializer, sync_changes: int, cache_bytes: int

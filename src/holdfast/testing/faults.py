@@ -15,7 +15,7 @@ import argparse
 import contextlib
 import json
 import os
-import random  # noqa: TID251 (a seeded source of its own: a round can be replayed)
+import random
 import select
 import signal
 import sys
@@ -259,7 +259,9 @@ def run_round(path: str, seed: int, start: Content, kill_at: int | None = None) 
     content, found = _look(path)
     problems += found
     if not problems and not _is_a_state_after(start, steps, acknowledged, content):
-        problems = [f"not the state after any step from {acknowledged} to {len(steps)}: {json.dumps(content)}"]
+        problems = [
+            f"not the state after any step from {acknowledged} to {len(steps)}: {json.dumps(content)}"
+        ]
     return Round(seed, len(steps), acknowledged, code == 0, problems), content
 
 
@@ -271,7 +273,9 @@ def _listen(child: int, pipe: int, chance: random.Random | None) -> tuple[bytes,
     told = b""
     killed = False
     while True:
-        ready, _, _ = select.select([pipe], [], [], None if killed else max(0.0, deadline - clock.monotonic()))
+        ready, _, _ = select.select(
+            [pipe], [], [], None if killed else max(0.0, deadline - clock.monotonic())
+        )
         if not ready:
             os.kill(child, signal.SIGKILL)
             killed = True
@@ -324,7 +328,9 @@ def _ordered(content: Content) -> str:
     return json.dumps([[list(content[name]), content[name]] for name in NAMES], sort_keys=True)
 
 
-def _is_a_state_after(start: Content, steps: list[list[Changed]], acknowledged: int, content: Content) -> bool:
+def _is_a_state_after(
+    start: Content, steps: list[list[Changed]], acknowledged: int, content: Content
+) -> bool:
     wanted = _ordered(content)
     state = {name: dict(start[name]) for name in NAMES}
     if acknowledged == 0 and _ordered(state) == wanted:
@@ -375,7 +381,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("place", type=Path, help="a directory for the files")
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--statements", type=int, metavar="EACH", help="kill at each EACHth statement instead")
+    parser.add_argument(
+        "--statements", type=int, metavar="EACH", help="kill at each EACHth statement instead"
+    )
     given = parser.parse_args(arguments)
     shrink()
     if given.statements:
@@ -387,7 +395,11 @@ def main(arguments: list[str] | None = None) -> int:
         count, steps = count + 1, steps + done.steps
         if done.problems:
             failed += 1
-            print(f"seed {done.seed}, after {done.acknowledged} of {done.steps} steps:", *done.problems, sep="\n  ")
+            print(
+                f"seed {done.seed}, after {done.acknowledged} of {done.steps} steps:",
+                *done.problems,
+                sep="\n  ",
+            )
     print(f"{count} lives, {steps} steps, {failed} with problems")
     return 1 if failed else 0
 
