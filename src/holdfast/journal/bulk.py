@@ -37,8 +37,8 @@ def load(
         if not _TEXT.issuperset(map(type, chunk)):
             chunk = {plain_key(key): value for key, value in chunk.items()}
         texts = _encode_all(table, chunk, encode)
-        if table.renewed or table.flags:
-            journal.folder.fold_all()  # old rows of deleted keys must go first
+        if table.over or table.flags:
+            journal.folder.fold_all()  # older keys stand before these, and rows of deleted ones must go
         _store(journal, table, list(chunk), texts)
         yield list(chunk)
 

@@ -23,8 +23,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import holdfast
 from holdfast import clock
+from holdfast import hold as holdfast
 from holdfast.engine.connection import Database
 from holdfast.errors import HoldfastError
 from holdfast.journal import bulk, fold
@@ -197,7 +197,7 @@ def _run_child(path: str, seed: int, pipe: int, kill_at: int | None) -> None:
             Worker(path, seed, tell).live()
         code = 0
     except BaseException:
-        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+        sys.excepthook(*sys.exc_info())
     finally:
         sys.stderr.flush()
         os._exit(code)
@@ -258,10 +258,8 @@ def run_round(path: str, seed: int, start: Content, kill_at: int | None = None) 
     problems = [f"the child ended with code {code}"] if code not in (0, -signal.SIGKILL) else []
     content, found = _look(path)
     problems += found
-    if not problems and not _is_a_state_after(start, steps, acknowledged, content):
-        problems = [
-            f"not the state after any step from {acknowledged} to {len(steps)}: {json.dumps(content)}"
-        ]
+    difference = None if problems else _difference(start, steps, acknowledged, content)
+    problems += [difference] if difference else []
     return Round(seed, len(steps), acknowledged, code == 0, problems), content
 
 
@@ -328,22 +326,50 @@ def _ordered(content: Content) -> str:
     return json.dumps([[list(content[name]), content[name]] for name in NAMES], sort_keys=True)
 
 
-def _is_a_state_after(
+def _difference(
     start: Content, steps: list[list[Changed]], acknowledged: int, content: Content
-) -> bool:
+) -> str | None:
+    """None if `content` is the state after a step that may have been the last one; else what is wrong."""
     wanted = _ordered(content)
     state = {name: dict(start[name]) for name in NAMES}
-    if acknowledged == 0 and _ordered(state) == wanted:
-        return True
-    for number, changes in enumerate(steps, 1):
+    expected = None
+    for number, changes in enumerate([[], *steps]):
         for name, key, *value in changes:
             if value:
                 state[name][key] = value[0]
             else:
                 del state[name][key]
-        if number >= acknowledged and _ordered(state) == wanted:
-            return True
-    return False
+        if number >= acknowledged:
+            if _ordered(state) == wanted:
+                return None
+            expected = expected or {name: dict(state[name]) for name in NAMES}
+    assert expected is not None
+    return (
+        f"not the state after any step from {acknowledged} to {len(steps)}: "
+        + "; ".join(
+            _tell_difference(name, expected[name], content[name])
+            for name in NAMES
+            if expected[name] != content[name]
+        )
+        + _tell_order(expected, content)
+    )
+
+
+def _tell_difference(name: str, expected: dict[str, Any], found: dict[str, Any]) -> str:
+    none = "nothing"
+    keys = [key for key in {**expected, **found} if expected.get(key, none) != found.get(key, none)]
+    return ", ".join(
+        f"{name}[{k!r}] is {found.get(k, none)!r} and was {expected.get(k, none)!r}" for k in keys
+    )
+
+
+def _tell_order(expected: Content, found: Content) -> str:
+    wrong = [
+        name for name in NAMES if expected[name] == found[name] and list(expected[name]) != list(found[name])
+    ]
+    return "".join(
+        f"; the order of {name} is {list(found[name])} and was {list(expected[name])}" for name in wrong
+    )
 
 
 def run_rounds(place: Path, rounds: int, seed: int) -> Iterator[Round]:
