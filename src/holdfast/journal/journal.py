@@ -307,11 +307,12 @@ class Journal:
 
     def me(self) -> object:
         """Who asks for the gate: the transaction that this code runs in, else this thread."""
-        return current(self) or threading.get_ident()
+        active = current(self)
+        return threading.get_ident() if active is None else active.owner
 
     def _refuse_deadlock(self, owner: object) -> None:
         active = self.transaction
-        if active is not None and active is not owner and active.thread == threading.get_ident():
+        if active is not None and active.owner != owner and active.thread == threading.get_ident():
             raise ConflictError(
                 f"another task of this thread has a transaction on {self.path!r} open, and waiting for it here "
                 "would block it: write inside `async with hold.transaction()` too"
@@ -441,7 +442,9 @@ class Journal:
         self._refuse_unwritable()
         self._refuse_deadlock(transaction)
         gate = self.database.gate
-        gate.acquire(transaction, wait_seconds)
+        if gate.held_by(threading.get_ident()):
+            transaction.owner = threading.get_ident()  # inside this thread's own lock()
+        gate.acquire(transaction.owner, wait_seconds)
         try:
             self.catch_up()
             with self.lock:
@@ -483,7 +486,7 @@ class Journal:
             self.transaction = None
             for structure in self.structures():
                 structure._leave()
-        self.database.gate.release(transaction)
+        self.database.gate.release(transaction.owner)
         process.release_deferred()
 
     # -- ephemeral --------------------------------------------------------------------------------------------

@@ -33,6 +33,7 @@ class Transaction:
         self.outer: Transaction | None = None
         self.thread = threading.get_ident()
         self.touched: dict[int, tuple[Structure, set[Any]]] = {}  # by the id of the table
+        self.owner: object = self  # who is in the gate for it
         self.orphaned = False  # begun by the parent process, before a fork
         self._joined = False
         self._token: Token[Transaction | None] | None = None
