@@ -258,6 +258,8 @@ class Hold:
             if found is None:
                 changes = 1 if self._options["durability"] == "write" else self._options["sync_changes"]
                 found = face(journal, table, stored, changes, self._options["cache_bytes"])
+                if self._path != ":memory:":
+                    found._travels = (_reopen_structure, (self._path, self._options, name, kind, stored.name))
             TIMER.ensure_running(journal)
             return found
 
@@ -380,6 +382,17 @@ class Hold:
 
 def _reopen(path: str, options: Options) -> Hold:
     return open(path, **options)
+
+
+def _reopen_structure(
+    path: str, options: dict[str, Any], name: str, kind: str, serializer: str, max_tries: int = 0
+) -> Any:
+    hold = open(path, **options)
+    return (
+        hold.tracker(name, max_tries=max_tries)
+        if kind == "tracker"
+        else hold.dict(name, serializer=serializer)
+    )
 
 
 def _marks(given: bool | Iterable[str]) -> bool | list[str] | None:

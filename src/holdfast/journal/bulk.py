@@ -79,7 +79,8 @@ def _store(journal: "Journal", table: Table, keys: list[Any], texts: list[Any]) 
         try:
             if not empty and table.dead_count:
                 database.many(
-                    f"DELETE FROM entry WHERE structure={table.id} AND key=? AND value IS NULL",
+                    f"DELETE FROM entry WHERE structure={table.id} AND key=? AND value IS NULL "
+                    f"AND flags={table.default_flags}",
                     ((key,) for key in keys_to_db(keys)),
                 )
             database.many(insert, rows)

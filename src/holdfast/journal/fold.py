@@ -176,6 +176,9 @@ class Folder:
         if moved:  # deleted, or moved to the end: the old row goes in the same SQLite transaction
             for key in moved:
                 table.text(key)  # a structure merged by fields needs its old row for that
+                flags = table.flags_of(key)
+                if flags != table.default_flags:
+                    table.flags[key] = flags  # marks stay with the key
             # Of a fold that was cut short, some are there already, where they belong.
             database.many(
                 "DELETE FROM entry WHERE structure=? AND key=? AND seq<?",

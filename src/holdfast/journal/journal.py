@@ -387,7 +387,7 @@ class Journal:
         if not self.is_marked_open:
             mark_open(self)
         db_key = key if key.__class__ is str and key.isascii() else key_to_db(key)
-        keys = _pack(((table.id, (db_key,), (), ()),))
+        keys = _pack(((table.id, (db_key,), (), (db_key,) if table.was_deleted(key) else ()),))
         changes = _pack((((text,), None),))
         with self.lock:
             seq = self.seen + 1

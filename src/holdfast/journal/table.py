@@ -224,9 +224,13 @@ class Table:
         if flags:
             self.flags.update(zip(part.keys, flags, strict=True))
 
+    def was_deleted(self, key: Any) -> bool:
+        """Whether a batch that is not folded deleted it: set anew it goes to the end, and its batch must say so."""
+        return key in self.renewed and self.cold.get(key, "") is None
+
     def absorb_one(self, seq: int, key: Any, text: Stored) -> None:
         """As `absorb`, for the assignment of one key."""
-        if key in self.over and self.cold.get(key, text) is None:
+        if self.was_deleted(key):
             del self.over[key]  # it was deleted: it goes to the end
             self.renewed[key] = seq
         self.over[key] = seq

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from holdfast.clock import monotonic
 from holdfast.codec import key_from_db, serializer
+from holdfast.engine.counter import LANDED
 from holdfast.errors import ClosedError, MissingError
 from holdfast.journal.table import FieldsTable, Table
 
@@ -70,15 +72,26 @@ class Watcher:
 
     def poll(self, timeout: float = 0.0) -> Change | None:
         """The next change, or None if none came within `timeout` seconds."""
-        if not self._ready and not self._closed:
-            self._read()
-            if not self._ready and timeout > 0 and not self._closed:
-                self._wait(timeout)
+        deadline = monotonic() + timeout
+        while not self._ready and not self._closed:
+            try:
                 self._read()
+                left = deadline - monotonic()
+                if self._ready or left <= 0:
+                    break
+                self._wait(left)
+            except (ValueError, ClosedError):
+                if not self._journal.closed:
+                    raise
+                self._closed = True  # the hold was closed while we looked or waited
         return self._ready.popleft() if self._ready else None
 
     def _wait(self, timeout: float) -> None:
-        self._journal.database.counter.wait(self._cursor, timeout)
+        counter = self._journal.database.counter
+        landed = counter.words[LANDED]
+        # It may be behind what is in the file, for a moment or since a writer was killed: sleep on what it says.
+        if landed <= self._cursor:
+            counter.wait(landed, timeout)
 
     def close(self) -> None:
         """End the iteration, once what was read is given."""

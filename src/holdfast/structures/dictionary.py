@@ -154,6 +154,13 @@ class Dict(Scanning):
         finally:
             self.unlock()
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """It travels to another process as its hold's path and its name."""
+        if self._travels is None:
+            raise InvalidError(f"{self.name!r} can't be sent to another process: its hold is in memory alone")
+        self._journal.sync()
+        return self._travels
+
     # -- the rest of a dict --------------------------------------------------------------------------------------
 
     def get(self, key: Any, default: Any = None) -> Any:
@@ -266,7 +273,10 @@ class Dict(Scanning):
         return found
 
     def mark(self, key: Any, *, local: bool = False, ephemeral: bool = False) -> None:
-        """Say of one entry that it never leaves this file, or that it is not kept across a restart."""
+        """Say of one entry that it never leaves this file, or that it is not kept across a restart.
+
+        The marks stay with the key, also when it is deleted and added anew, until they are set otherwise.
+        """
         with self._journal.writing():
             self._journal.sync()
             key = plain_key(key)

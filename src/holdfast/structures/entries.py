@@ -94,6 +94,7 @@ class Entries(MutableMapping[Any, Any]):
         "_serializer",
         "_table",
         "_ticks",
+        "_travels",
         "_words",
     )
     _states: ClassVar[dict[str, Any]]  # which class it has in which state; see sharing.py
@@ -118,6 +119,7 @@ class Entries(MutableMapping[Any, Any]):
         self._pages: list[Page] = []
         self._replaced: set[Any] = set()
         self._refused: InvalidError | None = None
+        self._travels: tuple[Any, ...] | None = None  # how another process finds it: set by the hold
         self._clear_memory()
         table.structure = self
         self._rest = "readonly" if journal.readonly else "shared" if journal.shared else "plain"
@@ -300,16 +302,14 @@ class Entries(MutableMapping[Any, Any]):
         again = set(keys).intersection(removed) if removed else ()
         renewed = []
         if again or self._moved or self._table.renewed:
-            renewed = [key for key in keys if key in again or key in self._moved or self._was_deleted(key)]
+            renewed = [
+                key for key in keys if key in again or key in self._moved or self._table.was_deleted(key)
+            ]
             self._moved.clear()
         if isinstance(self._table, FieldsTable):
             replaced, self._replaced = self._replaced, set()
             return fields.collect(self._table, keys, values, removed, renewed, replaced)
         return Part(self._table, keys, values, [k for k in removed if k not in again], renewed, {})
-
-    def _was_deleted(self, key: Any) -> bool:
-        table = self._table
-        return key in table.renewed and table.cold.get(key, "") is None
 
     def _take_visited(self, taken: Iterable[Any]) -> None:
         """What was changed in the middle of an iteration becomes hot."""

@@ -77,6 +77,10 @@ class Tracker(Dict):
             )
         super()._assign(key, {**DEFAULTS, **value})
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        function, given = super().__reduce_ex__(protocol)
+        return function, (*given, self.max_tries)
+
     def _collect(self, every: bool) -> Part | None:
         if self._waiting is not None:
             self._waiting.extend(self._dirty)  # a change may have made a task free again
@@ -87,6 +91,10 @@ class Tracker(Dict):
         super()._foreign(keys)
         if self._waiting is not None:
             self._waiting.extend(keys)
+
+    def _undo(self, keys: Iterable[Any]) -> None:
+        super()._undo(keys)
+        self._waiting = None
 
     def _forget(self) -> None:
         super()._forget()
@@ -286,6 +294,7 @@ class Tracker(Dict):
         if self._waiting is None:
             self._look_for_waiting(now)
         assert self._waiting is not None
+        self._waiting.extend(self._dirty)  # what the transaction around this one added
         while self._expiring and self._expiring[0][0] <= now:
             self._waiting.append(heapq.heappop(self._expiring)[2])
         for _ in range(len(self._waiting)):
