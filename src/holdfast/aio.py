@@ -11,6 +11,7 @@ Waiting happens in a worker thread, so the event loop never blocks on another pr
 
 import asyncio
 import os
+import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -29,13 +30,14 @@ async def open(path: str | os.PathLike[str], **options: Any) -> "Hold":
 class AsyncTransaction:
     """`async with hold.transaction():`. Other tasks see nothing of it before it is done."""
 
-    def __init__(self, transaction: Transaction) -> None:
+    def __init__(self, transaction: Transaction, turn: asyncio.Lock) -> None:
         self._transaction = transaction
+        self._turn = turn
 
     async def __aenter__(self) -> Transaction:
-        thread = self._transaction.thread
-        await asyncio.to_thread(self._transaction.start)
-        self._transaction.thread = thread  # the loop's: where the block runs
+        # One waits at a time: many would take all worker threads, and the one inside needs one to finish.
+        async with self._turn:
+            await asyncio.to_thread(self._transaction.start, threading.get_ident())
         self._transaction.enter_context()
         return self._transaction
 
@@ -51,6 +53,7 @@ class Hold:
 
     def __init__(self, hold: blocking.Hold) -> None:
         self.sync_hold = hold
+        self._turn = asyncio.Lock()
 
     @property
     def path(self) -> str:
@@ -66,7 +69,7 @@ class Hold:
 
     def transaction(self, wait_seconds: float | None = None) -> AsyncTransaction:
         """As `holdfast.Hold.transaction`; the lock is waited for without blocking the event loop."""
-        return AsyncTransaction(self.sync_hold.transaction(wait_seconds))
+        return AsyncTransaction(self.sync_hold.transaction(wait_seconds), self._turn)
 
     async def watch(self, *names: str, since: int | None = None) -> AsyncIterator[Change]:
         """`async for change in hold.watch():` as `holdfast.Hold.watch`."""

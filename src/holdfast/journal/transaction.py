@@ -53,12 +53,12 @@ class Transaction:
         touched = self.touched.get(structure._table.id)
         return touched is not None and key in touched[1]
 
-    def start(self) -> None:
-        """Take the gate. May wait."""
+    def start(self, thread: int | None = None) -> None:
+        """Take the gate. May wait. `thread`: where the block will run, if not here."""
         if current(self.journal) is not None:
             self._joined = True
             return
-        self.thread = threading.get_ident()
+        self.thread = thread or threading.get_ident()
         self.journal.begin(self, self.wait_seconds)
 
     def enter_context(self) -> None:
