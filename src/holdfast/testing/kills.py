@@ -1,6 +1,6 @@
 """Kill the writers of a hold with SIGKILL, and see that it lost nothing that was acknowledged.
 
-    report = faults.kill_rounds("/tmp/k.hold", seed=7, rounds=40)
+    report = kills.kill_rounds("k.hold", seed=7, rounds=40)
     assert report.problems == []
 
 Children work at random on one hold and tell the parent, through a pipe, each change before they make it, and again
